@@ -1,0 +1,283 @@
+"""A person's own folder: two layouts, seeded splits, keys, and everything that is not one of the two layouts."""
+
+import hashlib
+import os
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rootstock.config.fetch import Fetch
+from rootstock.config.fetch import Folder as Config
+from rootstock.data.archives import ArchiveError
+from rootstock.data.sources.folder import Folder, key_of
+from rootstock.data.sources.open import open_source
+from rootstock.schema import source as source_schema
+from rootstock.schema.manifest import KEY
+
+
+def make(root, names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"picture {name}".encode())
+    return root
+
+
+def source(tmp_path, *, path=None, val_fraction=0.2, test_fraction=0.2) -> Folder:
+    config = Config(
+        collection="folder",
+        path=str(path or tmp_path / "images"),
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+    )
+    return Folder(config=config, roots=[], own=tmp_path / "own")
+
+
+def records(folder, split_seed=0):
+    return list(folder.records(split_seed=split_seed, val_fraction=0.9))  # its own fraction counts, not this one
+
+
+TEN = [f"{name}/{number}.jpg" for name in ("rose", "aster") for number in range(10)]
+GIVEN = [
+    f"{split}/{name}/{number}.png"
+    for split in ("train", "val", "test")
+    for name in ("rose", "aster")
+    for number in (1, 2)
+]
+
+
+def test_given_splits_are_kept(tmp_path):
+    make(tmp_path / "images", GIVEN)
+    found = records(source(tmp_path))
+    assert [record.key for record in found[:3]] == ["train/aster/1", "train/aster/2", "train/rose/1"]
+    assert all(record.key.startswith(f"{record.split}/") for record in found)
+    assert Counter((record.split, record.label) for record in found) == {
+        (split, label): 2 for split in ("train", "val", "test") for label in (0, 1)
+    }
+    assert source(tmp_path).class_names() == ["aster", "rose"]
+
+
+def test_each_image_is_an_archive_of_its_own(tmp_path):
+    make(tmp_path / "images", TEN)
+    folder = source(tmp_path)
+    for record in records(folder):
+        data = folder.path(record.archive).read_bytes()
+        assert (record.offset, record.num_bytes) == (0, len(data))
+        assert data == f"picture {record.archive}".encode()
+
+
+def test_fetch_lists_every_image_with_its_sum_and_copies_nothing(tmp_path):
+    root = make(tmp_path / "images", TEN)
+    rows = source(tmp_path).fetch(progress=False)
+    assert rows == [
+        {"name": name, "num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name in sorted(TEN)
+        for data in [(root / name).read_bytes()]
+    ]
+    source_schema.write(tmp_path / "source.json", collection="folder", verified="off", files=rows)
+    assert {path.name for path in (tmp_path / "own").glob("*")} <= {".sums.json"}
+
+
+def test_check_names_what_is_missing_changed_or_new(tmp_path):
+    root = make(tmp_path / "images", TEN)
+    folder = source(tmp_path)
+    rows = folder.fetch(progress=False)
+    assert folder.check(rows) == []
+    (root / "rose/1.jpg").unlink()
+    (root / "rose/2.jpg").write_bytes(b"short")
+    (root / "rose/3.jpg").write_bytes(b"PICTURE rose/3.jpg")
+    (root / "rose/new.jpg").write_bytes(b"1")
+    differences = folder.check(rows)
+    assert differences[:2] == ["rose/1.jpg: missing", f"{root}/rose/2.jpg: found 5 bytes, wanted 18"]
+    assert differences[2].startswith(f"{root}/rose/3.jpg: found sha256 ")
+    assert differences[3:] == ["rose/new.jpg: a new file"]
+
+
+def test_the_split_is_stratified_seeded_and_complete(tmp_path):
+    make(tmp_path / "images", TEN)
+    folder = source(tmp_path)
+    found = records(folder)
+    assert Counter((record.split, record.label) for record in found) == {
+        ("train", 0): 6, ("val", 0): 2, ("test", 0): 2, ("train", 1): 6, ("val", 1): 2, ("test", 1): 2,
+    }  # fmt: skip
+    assert found == records(folder)
+    assert any(records(folder, split_seed=seed) != found for seed in range(1, 4))
+
+
+def test_the_split_is_pinned_and_differs_between_classes_of_one_size(tmp_path):
+    make(tmp_path / "images", TEN)
+    val = [record.key for record in records(source(tmp_path), split_seed=1) if record.split == "val"]
+    assert val == ["aster/6", "aster/9", "rose/7", "rose/9"]  # a change here moves every person's images between splits
+    assert {key[-1] for key in val[:2]} != {key[-1] for key in val[2:]}
+
+
+def test_a_class_keeps_its_split_when_another_class_arrives(tmp_path):
+    root = make(tmp_path / "images", TEN)
+    before = {record.key: record.split for record in records(source(tmp_path))}
+    make(root, [f"lily/{number}.jpg" for number in range(5)])
+    after = {record.key: record.split for record in records(source(tmp_path))}
+    assert before.items() <= after.items()
+
+
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(3, 40), val=st.floats(0.01, 0.49), test=st.floats(0.01, 0.49))
+def test_every_split_has_every_class(tmp_path_factory, count, val, test):
+    tmp_path = tmp_path_factory.mktemp("folder")
+    make(tmp_path / "images", [f"{name}/{number}.jpg" for name in "ab" for number in range(count)])
+    found = Counter((r.split, r.label) for r in records(source(tmp_path, val_fraction=val, test_fraction=test)))
+    assert len(found) == 6
+    assert sum(found.values()) == 2 * count
+    assert abs(found["val", 0] - max(1, val * count)) <= 1
+    assert abs(found["test", 0] - max(1, test * count)) <= 1
+
+
+def test_other_files_are_counted_and_suffixes_ignore_case(tmp_path):
+    names = [*TEN, "rose/a.JPG", "rose/b.JPEG", "rose/c.WebP", "rose/d.Png"]
+    make(tmp_path / "images", [*names, "rose/notes.txt", "rose/.hidden.jpg", "licence.md", ".git/x.jpg", "rose/e.gif"])
+    folder = source(tmp_path)
+    assert len(records(folder)) == len(names)
+    assert folder.num_ignored == 5
+
+
+def test_zero_byte_files_are_records_for_the_manifest_to_reject(tmp_path):
+    (make(tmp_path / "images", TEN) / "rose/empty.jpg").write_bytes(b"")
+    assert [r.num_bytes for r in records(source(tmp_path)) if r.key == "rose/empty"] == [0]
+
+
+# ---------------------------------------------------------------------------------------------------------------- keys
+
+
+def test_keys_known_answers():
+    assert key_of("rose/a.jpg") == "rose/a"
+    assert key_of("train/rose/A-1_b.jpeg") == "train/rose/A-1_b"
+    digits = hashlib.sha256("rose/a.b é".encode()).hexdigest()[:8]
+    assert key_of("rose/a.b é.jpg") == f"rose/a_b__-{digits}"
+
+
+NAME = st.text(st.sampled_from("aB9-_. é花\u202f"), min_size=1, max_size=6).filter(
+    lambda name: not name.startswith(".")
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(names=st.sets(st.tuples(NAME, NAME), max_size=8))
+def test_keys_are_well_formed_and_unique(names):
+    keys = [key_of(f"{folder}/{stem}.jpg") for folder, stem in names]
+    assert len(set(keys)) == len(names)
+    for key in keys:
+        assert re.fullmatch(KEY, key)
+
+
+@pytest.mark.parametrize("stem", ["a", "a b"])
+def test_two_images_of_one_key_are_named(tmp_path, stem):
+    make(tmp_path / "images", [*TEN, f"rose/{stem}.jpg", f"rose/{stem}.png"])
+    key = key_of(f"rose/{stem}.jpg")
+    assert error(tmp_path) == f"…/images: duplicate key {key!r}: rose/{stem}.jpg and rose/{stem}.png; rename one"
+
+
+# --------------------------------------------------------------------------------------------------------------- paths
+
+
+def test_home_and_relative_paths_are_resolved(tmp_path, monkeypatch):
+    make(tmp_path / "images", TEN)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert records(source(tmp_path, path="~/images")) == records(source(tmp_path, path="images"))
+
+
+def test_open_source_opens_a_folder(tmp_path):
+    section = {"collection": "folder", "path": "x", "val_fraction": 0.1, "test_fraction": 0.1}
+    assert isinstance(open_source(Fetch.model_validate(section), roots=[], own=tmp_path), Folder)
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+def error(tmp_path) -> str:
+    """The message of fetch, which is also that of records: nothing wrong is found late."""
+    messages = []
+    for attempt in (lambda: source(tmp_path).fetch(progress=False), lambda: records(source(tmp_path))):
+        with pytest.raises(ArchiveError) as caught:
+            attempt()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    return messages[0].replace(str(tmp_path), "…")
+
+
+def test_a_missing_folder(tmp_path):
+    assert error(tmp_path) == "folder: path '…/images': found nothing at …/images, wanted a folder of images"
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "images").write_text("x")
+    assert error(tmp_path) == "folder: path '…/images': found a file at …/images, wanted a folder of images"
+
+
+LAYOUT = "wanted <class>/<image> or {train,val,test}/<class>/<image>"
+ALL_OR_NONE = "wanted all of train, val and test, or none of them (then each class is split at random)"
+LACKS = "has the class 'lily', which train lacks; wanted one of train's 2 classes"
+NONE = "holds no images, wanted at least one of .jpg, .jpeg, .png, .webp"
+WITHOUT_VAL = [name for name in GIVEN if not name.startswith("val")]
+WRONG = {
+    "one split": (["train/rose/1.jpg", "train/lily/1.jpg"], f"found train without val, test; {ALL_OR_NONE}"),
+    "no val": (WITHOUT_VAL, f"found train, test without val; {ALL_OR_NONE}"),
+    "splits and classes": ([*GIVEN, "lily/1.jpg"], f"found train, val, test beside lily; {LAYOUT}, not both"),
+    "class only in val": ([*GIVEN, "val/lily/1.jpg"], f"val {LACKS}"),
+    "class only in test": ([*GIVEN, "test/lily/1.jpg"], f"test {LACKS}"),
+    "image in no class": ([*TEN, "1.jpg"], f"1.jpg lies in no class folder; {LAYOUT}"),
+    "image in a split": ([*GIVEN, "val/1.jpg"], f"val/1.jpg lies in no class folder; {LAYOUT}"),
+    "deeper": ([*TEN, "rose/red/1.jpg"], f"rose/red is a folder inside a class; {LAYOUT}"),
+    "empty class": ([*TEN, "lily/notes.txt"], f"empty class: lily {NONE}"),
+    "empty class in a split": ([*GIVEN, "val/lily/.keep"], f"empty class: val/lily {NONE}"),
+    "one class": (TEN[:10], f"found 1 classes, wanted at least 2; {LAYOUT}"),
+    "no class": (["notes.txt"], f"found 0 classes, wanted at least 2; {LAYOUT}"),
+    "small class": (
+        [*TEN, "lily/1.jpg", "lily/2.jpg"],
+        "class 'lily': found 2 images, wanted at least 3: one each for train, val and test",
+    ),
+    "control character": (
+        [*TEN, "rose/a\nb.jpg"],
+        "'rose/a\\nb.jpg' has a name that cannot be written as text; rename it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("names", "message"), WRONG.values(), ids=WRONG)
+def test_other_layouts_are_refused_by_fetch_and_by_records(tmp_path, names, message):
+    make(tmp_path / "images", names)
+    assert error(tmp_path) == f"…/images: {message}"
+
+
+def test_links_out_of_the_folder_are_refused_and_links_inside_are_read(tmp_path):
+    root = make(tmp_path / "images", TEN)
+    os.symlink("1.jpg", root / "rose/inside.jpg")
+    assert len(records(source(tmp_path))) == len(TEN) + 1
+    for name, target in (
+        ("out", "/etc/passwd"),
+        ("broken", "nowhere.jpg"),
+        ("loop", "loop.jpg"),
+        ("up", "../../secret.jpg"),
+    ):
+        make(tmp_path, ["secret.jpg"])
+        link = root / f"rose/{name}.jpg"
+        os.symlink(target, link)
+        wanted = f"…/images: rose/{name}.jpg is a link out of the folder or to nothing; not followed"
+        assert error(tmp_path) == wanted
+        link.unlink()
+    os.symlink(tmp_path, root / "linked")
+    assert error(tmp_path) == "…/images: linked is a link out of the folder or to nothing; not followed"
+
+
+def test_a_pipe_named_like_an_image_is_refused_without_reading_it(tmp_path):
+    root = make(tmp_path / "images", TEN)
+    os.mkfifo(root / "rose/pipe.jpg")
+    assert error(tmp_path) == "…/images: rose/pipe.jpg is not a regular file"
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    root = make(tmp_path / "images", TEN)
+    (root / os.fsdecode(b"rose/\xff.jpg")).write_bytes(b"1")
+    assert error(tmp_path) == "…/images: 'rose/\\udcff.jpg' has a name that cannot be written as text; rename it"
