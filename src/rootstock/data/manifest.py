@@ -1,0 +1,192 @@
+"""From a collection's records to the manifest: every image is read and decoded once; what is refused is listed.
+
+Nothing is skipped silently: a refused image is a row of the rejects table with its reason, and more of them than
+`max_reject_fraction` are a failure. Byte-identical images that cross splits or carry two labels are counted and named.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from rootstock import rng
+from rootstock.data import decode
+from rootstock.data.archives import pread
+from rootstock.data.parallel import ordered_map
+from rootstock.data.sources.record import Record
+from rootstock.schema.contract import TableWriter
+from rootstock.schema.manifest import MANIFEST, MANIFEST_ARROW, REJECTS, REJECTS_ARROW, SPLITS
+
+AHEAD = 16  # chunks in flight
+PRELOAD = (__name__,)
+NUM_EXAMPLES = 20  # of duplicates, named in the facts
+
+
+class ManifestError(ValueError):
+    """A collection that cannot be trained on; the message names what is wrong with it."""
+
+
+class Work(NamedTuple):
+    """A chunk of records for one worker."""
+
+    records: list[Record]
+    paths: list[Path]
+    backend: str
+    max_pixels: int
+
+
+def examine(work: Work) -> list[dict]:
+    """Read and decode a chunk's images: one row each, with either the image's facts or a `reason`."""
+    return [
+        _examine_one(record, path, backend=work.backend, max_pixels=work.max_pixels)
+        for record, path in zip(work.records, work.paths, strict=True)
+    ]
+
+
+def _examine_one(record: Record, path: Path, *, backend: str, max_pixels: int) -> dict:
+    row = record._asdict()
+    data = pread(path, record.offset, record.num_bytes)
+    row["sha256"] = hashlib.sha256(data).hexdigest()
+    try:
+        image_HWC, row["format"] = decode.decode(data, backend=backend, max_pixels=max_pixels)
+    except decode.ImageError as error:
+        row["reason"] = str(error)
+        return row
+    row["height"], row["width"] = image_HWC.shape[:2]
+    return row
+
+
+def build(
+    records: Iterable[Record],
+    *,
+    locate: Callable[[str], Path],
+    class_names: list[str],
+    collection: str,
+    backend: str,
+    max_pixels: int,
+    split_seed: int,
+    gate_fraction: float,
+    max_reject_fraction: float,
+    manifest: Path,
+    rejects: Path,
+    workers: int | Executor,
+    chunk_size: int = 256,
+) -> dict:
+    """Write the manifest and the rejects of a collection; memory grows by about 100 bytes an image.
+
+    Args:
+        records: in a deterministic order, which becomes the manifest's.
+        locate: an archive's path here.
+        gate_fraction: of val, chosen by a hash of the key, so that it stays when images arrive.
+        workers: a number of processes, or an executor.
+
+    Returns:
+        The manifest's facts: counts by split, rejects, duplicates, decoder, class names.
+
+    Raises:
+        ManifestError: a doubled key, a class without a training image, too many refused images.
+    """
+    work = (
+        Work(chunk, [locate(record.archive) for record in chunk], backend, max_pixels)
+        for chunk in _chunks(records, chunk_size)
+    )
+    tally = _Tally(class_names)
+    with TableWriter(manifest, MANIFEST, MANIFEST_ARROW) as accepted:
+        with TableWriter(rejects, REJECTS, REJECTS_ARROW) as refused:
+            for rows in ordered_map(examine, work, workers=workers, ahead=AHEAD, preload=PRELOAD):
+                good = [row for row in rows if "reason" not in row]
+                bad = [row for row in rows if "reason" in row]
+                for row in rows:
+                    tally.see_key(row)
+                for row in good:
+                    row["gate"] = row["split"] == "val" and is_gate(row["key"], seed=split_seed, fraction=gate_fraction)
+                    tally.accept(row)
+                tally.num_rejects += len(bad)
+                accepted.write(_frame(good, MANIFEST))
+                refused.write(_frame(bad, REJECTS))
+            refused.facts = {"collection": collection, "num_rejects": tally.num_rejects}
+        # from here on the rejects can be read, also when one of these checks fails and no manifest appears
+        tally.check_rejects(max_reject_fraction, rejects)
+        tally.check_classes()
+        facts = {
+            "collection": collection,
+            "class_names": class_names,
+            "decode": {"backend": backend, "max_pixels": max_pixels},
+            "duplicates": tally.duplicates,
+            "num_images": tally.num_by_split,
+            "num_rejects": tally.num_rejects,
+        }
+        accepted.facts = facts
+    return facts
+
+
+def is_gate(key: str, *, seed: int, fraction: float) -> bool:
+    """Tell whether a val image is kept for promotion: a function of its key alone, so new images move no old one."""
+    return rng.key("gate", seed, key) < fraction * 2**64
+
+
+def _chunks(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+    records = iter(records)
+    while chunk := list(itertools.islice(records, size)):
+        yield chunk
+
+
+def _frame(rows: list[dict], schema) -> pd.DataFrame:
+    columns = {
+        name: pd.Series([row[name] for row in rows], dtype="str" if str(column.dtype) == "str" else str(column.dtype))
+        for name, column in schema.columns.items()
+    }
+    return pd.DataFrame(columns)
+
+
+class _Tally:
+    """What must hold over the whole collection, kept in a few bytes an image."""
+
+    def __init__(self, class_names: list[str]):
+        self.num_by_split = dict.fromkeys(SPLITS, 0)
+        self.num_rejects = 0
+        self.duplicates = {"across_splits": 0, "conflicting_labels": 0, "examples": []}
+        self._class_names = class_names
+        self._num_train = [0] * len(class_names)
+        self._keys: set[int] = set()
+        self._first: dict[int, tuple[str, int]] = {}  # start of sha256 -> split, label (shared tuples)
+        self._pairs: dict[tuple[str, int], tuple[str, int]] = {}
+
+    def see_key(self, row: dict) -> None:
+        short = rng.key(row["key"])
+        if short in self._keys:
+            raise ManifestError(f"duplicate key {row['key']!r} (archive {row['archive']}, offset {row['offset']})")
+        self._keys.add(short)
+
+    def accept(self, row: dict) -> None:
+        self.num_by_split[row["split"]] += 1
+        if row["split"] == "train":
+            self._num_train[row["label"]] += 1
+        place = (row["split"], row["label"])
+        place = self._pairs.setdefault(place, place)
+        first = self._first.setdefault(int(row["sha256"][:16], 16), place)
+        if first != place:
+            self.duplicates["across_splits"] += first[0] != place[0]
+            self.duplicates["conflicting_labels"] += first[1] != place[1]
+            if len(self.duplicates["examples"]) < NUM_EXAMPLES:
+                example = {"key": row["key"], "split": place[0], "label": place[1], "other_split": first[0]}
+                self.duplicates["examples"].append({**example, "other_label": first[1]})
+
+    def check_rejects(self, max_fraction: float, rejects: Path) -> None:
+        num_images = self.num_rejects + sum(self.num_by_split.values())
+        if num_images == 0:
+            raise ManifestError("the collection holds no images")
+        if self.num_rejects > max_fraction * num_images:
+            raise ManifestError(
+                f"{self.num_rejects} of {num_images} images were refused, more than max_reject_fraction {max_fraction}"
+                f" allows; the reasons are in {rejects}"
+            )
+
+    def check_classes(self) -> None:
+        empty = [name for name, count in zip(self._class_names, self._num_train, strict=True) if count == 0]
+        if empty:
+            raise ManifestError(f"class {empty[0]!r} has no training image ({len(empty)} such classes)")

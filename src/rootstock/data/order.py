@@ -1,0 +1,38 @@
+"""The order of samples as a plan: (seed, epoch) gives one global order; a cursor and ranks take slices of it."""
+
+import numpy as np
+
+from rootstock import rng
+
+
+def epoch_order(positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Permute `positions` for one epoch: every sample exactly once.
+
+    Args:
+        positions: int64 (n,), rows of the shard index.
+        seed: the training's seed.
+        epoch: counted from 0.
+    """
+    return positions[rng.stream("order", seed, epoch).permutation(len(positions))]
+
+
+def num_steps(num_samples: int, *, batch_size: int) -> int:
+    """Return the steps of one epoch; the last batch may be short."""
+    return -(-num_samples // batch_size)
+
+
+def step_microbatches(order: np.ndarray, *, step: int, batch_size: int, microbatch_size: int) -> list[np.ndarray]:
+    """Cut batch number `step` of an epoch's order into microbatches.
+
+    A last microbatch of a single sample is joined to the one before it: batch normalisation needs two values.
+    """
+    batch = order[step * batch_size : (step + 1) * batch_size]
+    cuts = list(range(0, len(batch), microbatch_size)) + [len(batch)]
+    if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
+        del cuts[-2]
+    return [batch[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+
+
+def rank_share(num_items: int, *, rank: int, world_size: int) -> range:
+    """Return the indices of the items (microbatches, evaluation chunks) that belong to a rank."""
+    return range(rank, num_items, world_size)

@@ -1,0 +1,142 @@
+"""WebDataset shards with an index: written in parallel, the same bytes for any number of workers.
+
+A folder holds `{train,val,test}-%06d.tar` and, once all of them are whole, `index.parquet`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow
+import pyarrow.compute
+
+from rootstock.data.digest import DataDigest
+from rootstock.data.parallel import ordered_map
+from rootstock.data.shard_plan import PlannedShard, pack, plan
+from rootstock.data.shard_set import INDEX_NAME, ShardError, ShardSet, check_keys, read_index_facts, verify_shards
+from rootstock.data.shard_writer import ShardTask, WrittenShard, write_shard
+from rootstock.schema.contract import iterate_table, read_facts, write_table
+from rootstock.schema.manifest import MANIFEST, SPLITS
+from rootstock.schema.shards import INDEX, INDEX_ARROW
+
+if TYPE_CHECKING:
+    from webdataset import WebDataset
+
+__all__ = ["ShardError", "ShardSet", "as_webdataset", "verify_shards", "write"]
+
+
+def write(
+    manifest: Path,
+    *,
+    locate: Callable[[str], Path],
+    folder: Path,
+    short_side: int | None,
+    quality: int,
+    max_shard_bytes: int,
+    seed: int,
+    workers: int | Executor,
+) -> None:
+    """Write a manifest's images as shards, the same bytes for any number of workers.
+
+    Args:
+        manifest: a table of `schema.manifest`.
+        locate: where the archive of this name lies.
+        folder: where the shards go; other shards in it are removed.
+        short_side: images with a longer short side are shrunk to it and encoded as JPEG (4:2:0); all others, and all
+            when None, keep their bytes.
+        quality: of the JPEG encoder, 1 to 100.
+        max_shard_bytes: no shard is planned larger; exact for raw bytes, an estimate from above where images shrink.
+        seed: of the order of samples within a split.
+        workers: processes, or an executor.
+
+    Raises:
+        ValueError: an image's bytes changed since the manifest was made, or a sample does not fit a shard or a tar.
+    """
+    facts = read_facts(manifest)
+    digest = DataDigest(decode=facts["decode"])
+    samples = pack(digest.update(frame) for frame in iterate_table(manifest, MANIFEST))
+    check_keys(samples["key"], manifest)
+    planned = plan(samples, short_side=short_side, max_shard_bytes=max_shard_bytes, seed=seed)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
+    archives = {name: locate(name) for name in pyarrow.compute.unique(samples["archive"]).to_pylist()}
+    tasks = (
+        ShardTask(
+            path=folder / shard.name,
+            samples=samples.take(pyarrow.array(shard.rows)),
+            archives=archives,
+            decode=facts["decode"],
+            short_side=short_side,
+            quality=quality,
+        )
+        for shard in planned
+    )
+    ahead = 1 if workers == 1 else 4 if isinstance(workers, Executor) else 2 * workers
+    preload = ["rootstock.data.shard_writer", *(["torch"] if short_side is not None else [])]
+    try:
+        written = list(ordered_map(write_shard, tasks, workers=workers, ahead=ahead, preload=preload))
+    except BaseException:
+        _clear(folder)
+        raise
+    _sync(folder)
+    write_table(
+        folder / INDEX_NAME,
+        _index(samples, planned, written),
+        INDEX,
+        INDEX_ARROW,
+        {
+            "collection": facts["collection"],
+            "class_names": facts["class_names"],
+            "data_digest": digest.hexdigest(),
+            "decode": facts["decode"],
+            "quality": quality,
+            "short_side": short_side,
+            "shards": {shard.name: shard.facts for shard in written},
+        },
+    )
+
+
+def _index(samples: pyarrow.Table, planned: list[PlannedShard], written: list[WrittenShard]) -> Iterator[pd.DataFrame]:
+    for shard, result in zip(planned, written, strict=True):
+        rows = samples.select(["key", "label", "gate"]).take(pyarrow.array(shard.rows))
+        table = pyarrow.table(
+            [*rows.columns, *result.images.columns], names=[*rows.column_names, *result.images.column_names]
+        )
+        yield table.to_pandas().assign(split=shard.split, shard=shard.name)[INDEX_ARROW.names]
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run left: an index without its shards, or shards without theirs, would be believed."""
+    (folder / INDEX_NAME).unlink(missing_ok=True)
+    for split in SPLITS:
+        name = f"{split}-{'[0-9]' * 6}.tar"
+        for path in [*folder.glob(name), *folder.glob(f".{name}.tmp")]:
+            path.unlink()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def as_webdataset(folder: Path, *, split: str) -> "WebDataset":
+    """Hand a split's shards to the webdataset library, in their order and unshuffled.
+
+    Samples have `__key__`, `cls` (the label in ASCII) and `jpg`, `png` or `webp` (the bytes).
+
+    Raises:
+        ShardError: the split has no shards.
+    """
+    import webdataset  # here only: importing it costs as much as the rest of this module
+
+    names = sorted(name for name in read_index_facts(folder / INDEX_NAME)["shards"] if name.startswith(f"{split}-"))
+    if not names:
+        raise ShardError(f"{folder}: found no shards of split {split!r}")
+    return webdataset.WebDataset([str(folder / name) for name in names], shardshuffle=False)
