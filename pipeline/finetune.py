@@ -32,12 +32,7 @@ def main() -> None:
         params=params,
         training=params.training,
         seed=args.seed,
-        inputs=[
-            layout.shards(layout.TARGET),
-            layout.stats(layout.TARGET),
-            layout.stats_arrays(layout.TARGET),
-            layout.PRETRAIN,
-        ],
+        inputs=[*layout.training_inputs(layout.TARGET), layout.PRETRAIN],
         dataset=layout.TARGET,
         shards=shards,
         splits=params.splits,

@@ -30,7 +30,7 @@ def main() -> None:
         params=params,
         training=params.training,
         seed=params.seed,
-        inputs=[layout.shards(layout.SOURCE), layout.stats(layout.SOURCE), layout.stats_arrays(layout.SOURCE)],
+        inputs=layout.training_inputs(layout.SOURCE),
         dataset=layout.SOURCE,
         shards=shards,
         splits=["train"],

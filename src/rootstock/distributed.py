@@ -32,6 +32,12 @@ class World:
             for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        arrived = torch.zeros(1, device=self.device)
+        self.sum([arrived])
+        arrived.item()  # a GPU's sum is under way until its value is asked for
+
 
 def join() -> World:
     """Join the process group that `torchrun` describes in the environment; alone without one.
@@ -79,6 +85,6 @@ def launch_processes() -> None:
 
 def _count(name: str, default: int) -> int:
     text = os.environ.get(name) or str(default)
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise ValueError(f"{name}: found {text!r}, wanted a whole number of at least 1")
     return int(text)

@@ -49,6 +49,11 @@ def shards(dataset: str) -> Path:
     return Path("data/shards") / dataset
 
 
+def training_inputs(dataset: str) -> list[Path]:
+    """What a training reads of a collection."""
+    return [shards(dataset), stats(dataset), stats_arrays(dataset)]
+
+
 def replica(strategy: str, seed: int) -> str:
     """A fine-tuning replica's name."""
     return f"{strategy}-{seed}"

@@ -260,6 +260,7 @@ def test_what_an_earlier_run_left_goes_and_what_is_not_ours_stays(collection, fo
     wanted = contents(folder)
     (folder / "train-000099.tar").write_bytes(b"old")
     (folder / ".train-000001.tar.tmp").write_bytes(b"cut short")
+    (folder / ".index.parquet.4711.tmp").write_bytes(b"cut short")
     (folder / "train-notes.tar").write_bytes(b"mine")
     write(collection, folder)
     assert contents(folder) == wanted | {"train-notes.tar": b"mine"}

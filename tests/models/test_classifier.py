@@ -85,7 +85,7 @@ def test_agrees_with_float64(seed, kind, num_images, size):
     wanted = (images / 255 + shift[:, None, None, :] - centre) / spread
     found = module(torch.from_numpy(images), torch.from_numpy(shift).float())
     np.testing.assert_allclose(found.numpy(), wanted.transpose(0, 3, 1, 2), rtol=0, atol=5e-6)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert found.is_contiguous(memory_format=torch.contiguous_format)
 
 
 def test_input_is_left_alone():

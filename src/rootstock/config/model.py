@@ -10,7 +10,7 @@ from rootstock.config.section import Section
 class ResNetArch(Section):
     """A residual network, with the stride in the 3×3 convolution (version 1.5)."""
 
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+    name: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
     # imagenet: 7×7, stride 2, max pooling; compact: 3×3, stride 2; small: 3×3, stride 1, for CIFAR's 32 px
     stem: Literal["imagenet", "compact", "small"]
     width: Annotated[int, Field(ge=8)]  # channels of the first stage; 64 in the paper

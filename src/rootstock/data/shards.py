@@ -25,6 +25,8 @@ from rootstock.schema.shards import INDEX, INDEX_ARROW
 if TYPE_CHECKING:
     from webdataset import WebDataset
 
+INDEX_ROWS = 4096  # in a piece of the index at least: checking costs more by the piece than by the row
+
 __all__ = ["ShardError", "ShardSet", "as_webdataset", "verify_shards", "write"]
 
 
@@ -101,20 +103,26 @@ def write(
 
 
 def _index(samples: pyarrow.Table, planned: list[PlannedShard], written: list[WrittenShard]) -> Iterator[pd.DataFrame]:
+    frames: list[pd.DataFrame] = []
     for shard, result in zip(planned, written, strict=True):
         rows = samples.select(["key", "label", "gate"]).take(pyarrow.array(shard.rows))
         table = pyarrow.table(
             [*rows.columns, *result.images.columns], names=[*rows.column_names, *result.images.column_names]
         )
-        yield table.to_pandas().assign(split=shard.split, shard=shard.name)[INDEX_ARROW.names]
+        frames.append(table.to_pandas().assign(split=shard.split, shard=shard.name)[INDEX_ARROW.names])
+        if sum(map(len, frames)) >= INDEX_ROWS:
+            yield pd.concat(frames, ignore_index=True)
+            frames = []
+    if frames:
+        yield pd.concat(frames, ignore_index=True)
 
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier run left: an index without its shards, or shards without theirs, would be believed."""
-    (folder / INDEX_NAME).unlink(missing_ok=True)
-    for split in SPLITS:
-        name = f"{split}-{'[0-9]' * 6}.tar"
-        for path in [*folder.glob(name), *folder.glob(f".{name}.tmp")]:
+    shards = [f"{split}-{'[0-9]' * 6}.tar" for split in SPLITS]
+    # the index first; temporary names stay behind when a run is killed
+    for pattern in [INDEX_NAME, f".{INDEX_NAME}.*.tmp", *shards, *(f".{name}.tmp" for name in shards)]:
+        for path in folder.glob(pattern):
             path.unlink()
 
 

@@ -71,6 +71,7 @@ def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
 
 
 STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),  # not in the paper: for small pictures on a few CPU cores
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),

@@ -10,10 +10,12 @@ from rootstock.config.load import edit_yaml
 OBSERVERS = {
     "rootstock.ops.fingerprint": "hashes what went in; names the state's folder, which changes no byte of a result",
     "rootstock.ops.hardware": "describes the machine for reports/runs, which no result depends on",
+    "rootstock.ops.journal": "keeps what the tracking store has not acknowledged",
     "rootstock.ops.locks": "waits or refuses; computes nothing",
     "rootstock.ops.runs": "writes reports/runs, which only the report reads",
     "rootstock.ops.stage": "turns errors into messages; computes nothing",
-    "rootstock.ops.system_metrics": "watches the machine while a run trains",
+    "rootstock.ops.process": "tells whether a process lives; computes nothing",
+    "rootstock.ops.store": "the door to MLflow; a failure there never changes training",
     "rootstock.ops.tracking": "logs to MLflow; a failure there never changes training",
     "rootstock.schema.run": "the contract of reports/runs, which only the report reads",
 }

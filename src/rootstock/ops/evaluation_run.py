@@ -1,5 +1,6 @@
 """One evaluation from model to metrics: predictions of every validation and test image, tracked by MLflow."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,8 @@ def evaluate(
     """
     world = distributed.join()
     inputs = {str(path): fingerprint.dvc_hash(path) for path in (shards_folder, model)}
-    state = layout.state() / "evaluation" / "-".join(map(str, names))
+    name = "-".join(["evaluate", *map(str, names)])
+    state = layout.state() / "evaluation" / f"{name}-{fingerprint.state_name(config.model_dump(), inputs, '')}"
     machine = {"device": world.device.type, **hardware.describe()}
     environment = fingerprint.environment(folder=Path(), lock=layout.LOCK)
     started = time.time()
@@ -93,7 +95,7 @@ def evaluate(
             hardware=machine,
             environment=environment,
         )
-    (state / "tracking.json").unlink(missing_ok=True)  # the next evaluation is a run of its own
+    shutil.rmtree(state)  # an evaluation that is forced again is a run of its own
 
 
 def _predict(

@@ -13,7 +13,7 @@ from pathlib import Path
 CHUNK_BYTES = 1 << 20
 GIT_SECONDS = 10.0
 # what a reproduction itself rewrites: it says nothing about the code being other than the revision's
-MADE_BY_REPRO = ("dvc.lock", "reports")
+MADE_BY_REPRO = ("dvc.lock", "params.yaml", "reports")
 
 
 def dvc_hash(path: Path) -> str:

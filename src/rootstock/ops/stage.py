@@ -2,29 +2,37 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rootstock.ops.locks import die_with_parent
 
 
-def stage(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a stage's `main`.
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the process with a message for what a person can mend.
 
-    `ValueError` (a person's mistake: configuration, data, contract) and `OSError` (a missing file, a full disk) end
-    the stage with their message and status 1; anything else is our own mistake and keeps its traceback.
+    `ValueError` (a mistake: configuration, data, contract) and `OSError` (a missing file, a full disk) end it with
+    their message and status 1; anything else is our own mistake and keeps its traceback.
     """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
+        print(f"error: {error}{notes}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def stage(main: Callable[[], None]) -> Callable[[], None]:
+    """Wrap a stage's `main`: it dies with its parent, and its errors are plain."""
 
     @functools.wraps(main)
     def wrapped() -> None:
         die_with_parent()
-        try:
+        with plain_errors():
             main()
-        except (ValueError, OSError) as error:
-            notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
-            print(f"error: {error}{notes}", file=sys.stderr)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
 
     return wrapped

@@ -76,7 +76,7 @@ def train(job: Job, *, make: Callable[[], Classifier], set_train_mode: Callable[
 
     Raises:
         LockedError: another process trains the same.
-        Diverged: the loss is no longer a number.
+        DivergedError: the loss is no longer a number.
     """
     world = distributed.join()
     _be_deterministic()
@@ -86,6 +86,7 @@ def train(job: Job, *, make: Callable[[], Classifier], set_train_mode: Callable[
     state = layout.state() / "training" / f"{name}-{fingerprint.state_name(identity, inputs, _code())}"
     try:
         with stage_lock(state.with_suffix(".lock")) if world.is_first else nullcontext():
+            world.meet()  # no rank reads the state while the lock's holder before us still writes it
             _train_locked(job, world, state, inputs, identity, make, set_train_mode)
     finally:
         distributed.leave()
@@ -214,4 +215,5 @@ def _code() -> str:
 def _be_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may choose other sums from run to run
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every tensor twice
     torch.backends.cudnn.benchmark = False

@@ -1,0 +1,131 @@
+"""`rootstock …`: what is not a stage. The Makefile calls it; each command says in `--help` what it does."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rootstock import layout
+from rootstock.ops.stage import plain_errors
+
+# Imports stay inside the commands: `configure` must not wait for torch, `--help` for nothing.
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; what a person can mend ends with a message and status 1."""
+    args = _parser().parse_args(arguments)
+    with plain_errors():
+        if not Path("dvc.yaml").is_file():
+            raise FileNotFoundError(f"{Path.cwd()} holds no dvc.yaml; run this in the project's folder")
+        args.run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rootstock",
+        description="Raw images to a judged classifier. `make help` lists the usual ways in; these are their parts.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="", required=True)
+
+    def add(run, name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        command.set_defaults(run=run)
+        return command
+
+    command = add(_configure, "configure", "compose conf/ into params.yaml")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="data=mine, pretrain.training.epochs=20, …")
+    add(_recheck, "recheck", "compare the raw archives with what fetch noted; fetch again where they differ")
+    add(_summary, "summary", "print the replicas' results, the verdict, and where to look next")
+    command = add(_results, "results", "write the results into docs/results, for `make docs`")
+    command.add_argument("--name", required=True, help="of the table: docs/results/<name>.json")
+    command.add_argument("--title", required=True, help="what was measured, in words")
+    add(_docs, "docs", "write the tables of docs/results into README and docs")
+    add(_deps, "deps", "write the modules that each stage imports into dvc.yaml")
+    add(_tidy, "tidy", "remove what replicas left that params.yaml no longer names")
+    add(_reconcile, "reconcile", "send MLflow what ended runs left unsent; close the runs whose process is gone")
+    command = add(_ui, "ui", "open MLflow on this project's runs, on this machine only")
+    command.add_argument("--port", type=int, default=5000, help="of 127.0.0.1 (5000)")
+    return parser
+
+
+def _configure(args: argparse.Namespace) -> None:
+    from rootstock.ops.configuration import configure
+
+    changes = configure(layout.PARAMS, conf=layout.CONF, overrides=args.overrides)
+    print(f"{layout.PARAMS}: {' '.join(args.overrides) or 'the defaults of conf/config.yaml'}")
+    shown = 12
+    for change in changes[:shown]:
+        print(f"  {change}")
+    if len(changes) > shown:
+        print(f"  … and {len(changes) - shown} more")
+
+
+def _recheck(args: argparse.Namespace) -> None:
+    from rootstock.ops import recheck
+
+    for dataset in layout.DATASETS:
+        differences = recheck.changed(dataset)
+        if not differences:
+            continue
+        print(f"{dataset}: the archives are not those that fetch saw:")
+        for difference in differences[:5]:
+            print(f"  {difference}")
+        if len(differences) > 5:
+            print(f"  … and {len(differences) - 5} more")
+        sys.stdout.flush()
+        status = recheck.fetch_again(dataset)
+        if status:
+            sys.exit(status)
+
+
+def _summary(args: argparse.Namespace) -> None:
+    from rootstock.ops import results
+
+    print(results.summary(results.gather()))
+
+
+def _results(args: argparse.Namespace) -> None:
+    from rootstock.ops import documents, results
+
+    path = documents.RESULTS / f"{args.name}.json"
+    results.write(path, results.measured(results.gather(), title=args.title))
+    print(f"wrote {path}; `make docs` puts it into the documents")
+
+
+def _docs(args: argparse.Namespace) -> None:
+    from rootstock.ops import documents
+
+    for path in documents.update(Path()):
+        print(f"wrote {path}")
+
+
+def _deps(args: argparse.Namespace) -> None:
+    from rootstock.ops import dependencies
+
+    for stage in dependencies.write(Path("dvc.yaml"), root=Path()):
+        print(f"dvc.yaml: {stage}")
+
+
+def _tidy(args: argparse.Namespace) -> None:
+    from rootstock.ops import tidy
+
+    for path in tidy.leftovers():
+        tidy.remove(path)
+        print(f"removed {path}")
+
+
+def _reconcile(args: argparse.Namespace) -> None:
+    from rootstock.ops import tracking
+
+    for run_id in tracking.reconcile(store=layout.project()):
+        print(f"closed or completed run {run_id}")
+
+
+def _ui(args: argparse.Namespace) -> None:
+    from rootstock.ops import ui
+
+    ui.serve(layout.project(), port=args.port)
+
+
+if __name__ == "__main__":
+    main()
