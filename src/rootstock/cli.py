@@ -23,9 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rootstock",
+        usage="rootstock [-h] command …",
         description="Raw images to a judged classifier. `make help` lists the usual ways in; these are their parts.",
     )
-    commands = parser.add_subparsers(title="commands", metavar="", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="command", required=True)
 
     def add(run, name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")

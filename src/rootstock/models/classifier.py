@@ -112,7 +112,7 @@ class Classifier(nn.Module):
     def __init__(self, normalise: Normalise, network: Network):
         super().__init__()
         self.normalise = normalise
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network
 
     def forward(self, images_NHWC: torch.Tensor, shift: torch.Tensor | None = None) -> torch.Tensor:
         """Map uint8 (N, S, S, 3) and an optional colour shift (N, 3) to logits (N, num_classes)."""
