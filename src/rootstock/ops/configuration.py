@@ -50,7 +50,7 @@ def choice(path: Path) -> list[str]:
 
 def command(overrides: list[str]) -> str:
     """Return the command of the README that makes this choice."""
-    named = {"data": "DATA", "recipe": "RECIPE"}
+    named = {"data": "DATA", "recipe": "RECIPE", "arch": "ARCH"}
     words, others = ["make repro"], []
     for override in overrides:
         key, _, value = override.partition("=")

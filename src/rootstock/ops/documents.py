@@ -33,7 +33,8 @@ def render(text: str, tables: dict[str, dict], *, where: str) -> str:
     """
     if len(MARKER.findall(text)) != 2 * len(MARKED.findall(text)):
         raise ValueError(
-            f"{where}: found a marker of results without its counterpart, wanted <!-- results:NAME --> and"
+            f"{where}: found a marker of results without its counterpart, "
+            "wanted <!-- results:NAME --> and <!-- /results:NAME -->, each on a line of its own"
         )
     return MARKED.sub(
         lambda match: match[1] + (table(tables[match[2]]) if match[2] in tables else match[3]) + match[4], text
@@ -43,10 +44,11 @@ def render(text: str, tables: dict[str, dict], *, where: str) -> str:
 def table(value: dict) -> str:
     """Render one table of results as Markdown, with its command, machine, time and commit."""
     first = value["rows"][0]
+    split = first["split"]
     lines = [
         f"**{value['title']}**: `{value['command']}`",
         "",
-        f"| strategy | seeds | mean per-class accuracy on {first['split']} | each seed | top-1 accuracy | fine-tuning |",
+        f"| strategy | seeds | mean per-class accuracy on {split} | each seed | top-1 accuracy | fine-tuning |",
         "|---|---|---|---|---|---|",
     ]
     for row in value["rows"]:
@@ -61,7 +63,7 @@ def table(value: dict) -> str:
     )
     lines += [
         "",
-        f"Per cent, {kind}; n = {grouped(first['num_images'])} {first['split']} images, {VIEW_NAMES[first['view']]}. "
+        f"Per cent, {kind}; n = {grouped(first['num_images'])} {split} images, {VIEW_NAMES[first['view']]}. "
         f"Pretraining took {duration(value['pretrain_wall_seconds'])}; with all fine-tunings and evaluations "
         f"{duration(value['wall_seconds'])}. {value['hardware']}. Commit {value['commit']}.",
     ]

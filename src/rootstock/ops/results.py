@@ -1,5 +1,6 @@
 """What a reproduction found, gathered over strategies and seeds: for the terminal, and for the tables of documents."""
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from rootstock.schema import results as schema
 from rootstock.schema import selection as selection_schema
 
 HEADINGS = ("strategy", "seed", "mean per-class accuracy", "top-1 accuracy")
+LINE_WIDTH = 110  # characters of a terminal
 NEXT = (
     (str(layout.REPORT), "the whole story on one page; open it in a browser"),
     ("make ui", "every run in MLflow: curves, parameters, machine"),
@@ -62,7 +64,7 @@ def summary(found: Found) -> str:
             over = [spread([judged[name]["value"] for judged in members.values()]) for name in schema.ACCURACIES]
             rows.append(("", "mean", *(f"{percent(one.mean)} ± {percent(one.sd)}" for one in over)))
     title = f"{verdict.split}: {verdict.headline['num_images']} images, {VIEW_NAMES[view]}; per cent [95 % interval]"
-    notes = [verdict.chosen, verdict.comparison]
+    notes = [textwrap.fill(text, width=LINE_WIDTH) for text in (verdict.chosen, verdict.comparison)]
     model = (str(layout.finetune(*selected)), "the chosen model: weights.safetensors and model.json")
     width = max(len(what) for what, _ in (*NEXT, model))
     steps = [f"  {what:{width}}  {why}" for what, why in (NEXT[0], model, *NEXT[1:])]

@@ -1,4 +1,4 @@
-"""What every stage script does around its work: end with its parent, and say a person's mistakes without a traceback."""
+"""What every stage script does around its work: end with its parent, say a person's mistakes without a traceback."""
 
 import functools
 import sys

@@ -1,4 +1,4 @@
-"""One training from start to bundle: lock, MLflow run, continuation, model, history; what pretrain and finetune share."""
+"""One training from start to bundle: lock, MLflow run, continuation, model and history."""
 
 import os
 import shutil
