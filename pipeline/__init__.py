@@ -1,7 +1,18 @@
 """One thin script a stage, in the order of the flow."""
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
-# Before the first import of torch: threads that wait must sleep, not spin. On shared cores spinning costs up to ten
-# times the work's own time; on idle ones the difference was not measurable.
+# Before the first import of torch: threads that wait must sleep, not spin. Beside other work on the same cores, spinning
+# made a step take up to ten times its own time.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# This checkout's library, also where the interpreter's environment was made for another checkout (a queued experiment).
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+if importlib.util.find_spec("pydantic") is None:
+    sys.exit(
+        f"error: {sys.executable} has none of Rootstock's packages: run `make repro`, or put .venv/bin first on PATH"
+    )
