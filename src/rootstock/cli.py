@@ -37,6 +37,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("overrides", nargs="*", metavar="key=value", help="data=mine, pretrain.training.epochs=20, …")
     add(_recheck, "recheck", "compare the raw archives with what fetch noted; fetch again where they differ")
     add(_summary, "summary", "print the replicas' results, the verdict, and where to look next")
+    command = add(_compare, "compare", "compare two replicas, image by image: is the difference more than noise?")
+    command.add_argument("a", help="a replica such as scratch-0, or a predictions.parquet")
+    command.add_argument("b", help="another; the difference is b − a")
+    command.add_argument("--split", choices=("val", "test"), default="test", help="whose images are compared (test)")
+    command.add_argument("--view", choices=("center", "ten"), default="center", help="crops an image (center)")
     command = add(_results, "results", "write the results into docs/results, for `make docs`")
     command.add_argument("--name", required=True, help="of the table: docs/results/<name>.json")
     command.add_argument("--title", required=True, help="what was measured, in words")
@@ -83,6 +88,15 @@ def _summary(args: argparse.Namespace) -> None:
     from rootstock.ops import results
 
     print(results.summary(results.gather()))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from rootstock.evaluation import compare, predictions
+
+    (a, facts), (b, _) = (predictions.read(layout.predictions_of(name)) for name in (args.a, args.b))
+    pairs = compare.align(a, b, split=args.split, view=args.view)
+    names = {"a": args.a, "b": args.b, "split": args.split, "view": args.view}
+    print(compare.describe(pairs, class_names=facts["class_names"], **names))
 
 
 def _results(args: argparse.Namespace) -> None:

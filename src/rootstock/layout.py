@@ -74,6 +74,11 @@ def predictions(strategy: str, seed: int) -> Path:
     return evaluate(strategy, seed) / "predictions.parquet"
 
 
+def predictions_of(name: str) -> Path:
+    """A predictions table by a replica's name (`full-0`) or by its own path."""
+    return Path(name) if name.endswith(".parquet") else Path("reports/evaluate") / name / "predictions.parquet"
+
+
 def metrics(strategy: str, seed: int) -> Path:
     """A replica's metrics, computed from its predictions."""
     return evaluate(strategy, seed) / "metrics.json"
