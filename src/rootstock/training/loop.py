@@ -22,7 +22,7 @@ from rootstock.data import loader, order
 from rootstock.data.augment import TrainingViews
 from rootstock.distributed import World
 from rootstock.models.classifier import Classifier
-from rootstock.training import checkpoint, optim
+from rootstock.training import checkpoint, memory, optim
 from rootstock.training.batchnorm import RunningStatistics
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -148,11 +148,22 @@ class Loop:
         self._set_learning_rate()
         self._statistics.begin_step()
         step_sums = torch.zeros_like(self._sums)
+        out_of_memory = False
         for number in order.rank_share(len(microbatches), rank=self._world.rank, world_size=self._world.size):
             started = time.perf_counter()
             batch = next(batches)
             self._seconds["data"] += time.perf_counter() - started
-            self._train_microbatch(batch, number=number, num_images=num_images, sums=step_sums)
+            try:
+                self._train_microbatch(batch, number=number, num_images=num_images, sums=step_sums)
+            except torch.OutOfMemoryError:
+                out_of_memory = True
+            if out_of_memory:  # outside the handler: its traceback would keep the activations alive
+                memory.refuse(
+                    self.classifier,
+                    microbatch_size=len(batch.labels),
+                    image_size=self._data.image_size,
+                    autocast=self._autocast(),
+                )
         gradients = []
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
