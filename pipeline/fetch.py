@@ -18,8 +18,11 @@ def main() -> None:
     dataset = parser.parse_args().dataset
 
     config = load_section(layout.PARAMS, Fetch, "fetch", dataset).root
-    files = open_collection(dataset).fetch(progress=True)
+    source = open_collection(dataset)
+    files = source.fetch(progress=True)
     source_schema.write(layout.source(dataset), collection=config.collection, verified=config.checksums, files=files)
+    if source.ignored:
+        print(f"{dataset}: ignored files that are no images: {dict(sorted(source.ignored.items()))}")
 
 
 if __name__ == "__main__":

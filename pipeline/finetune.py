@@ -6,10 +6,11 @@ from functools import partial
 from rootstock import distributed, layout
 from rootstock.config.finetune import Finetune
 from rootstock.config.load import load_section
-from rootstock.data.shards import ShardSet
+from rootstock.data.shard_set import ShardSet
 from rootstock.models import bundle
+from rootstock.ops.preprocessing import normalisation
 from rootstock.ops.stage import stage
-from rootstock.ops.training_run import Job, normalisation, train
+from rootstock.ops.training_run import Job, train
 from rootstock.training import transfer
 
 
@@ -42,7 +43,8 @@ def main() -> None:
     )
     normalise = None
     if params.preprocess is not None:
-        normalise = normalisation(layout.TARGET, kind=params.preprocess, image_size=image_size)
+        size = {name: pretrained[name] for name in ("image_size", "resize_size")}
+        normalise = normalisation(layout.TARGET, shards, kind=params.preprocess, **size)
     make = partial(
         transfer.start,
         params.start,

@@ -3,11 +3,12 @@
 from rootstock import distributed, layout
 from rootstock.config.load import load_section
 from rootstock.config.pretrain import Pretrain
-from rootstock.data.shards import ShardSet
+from rootstock.data.shard_set import ShardSet
 from rootstock.models.build import build
 from rootstock.models.classifier import Classifier
+from rootstock.ops.preprocessing import normalisation
 from rootstock.ops.stage import stage
-from rootstock.ops.training_run import Job, normalisation, train
+from rootstock.ops.training_run import Job, train
 
 
 @stage
@@ -21,7 +22,13 @@ def main() -> None:
         network = build(
             params.arch, image_size=params.image_size, num_classes=len(shards.class_names), seed=params.seed
         )
-        normalise = normalisation(layout.SOURCE, kind=params.preprocess, image_size=params.image_size)
+        normalise = normalisation(
+            layout.SOURCE,
+            shards,
+            kind=params.preprocess,
+            image_size=params.image_size,
+            resize_size=params.resize_size,
+        )
         return Classifier(normalise, network)
 
     job = Job(

@@ -60,10 +60,14 @@ def check_venv_module() -> None:
 
 
 def fingerprint(root: Path) -> str:
-    """Return what a finished .venv notes: the sha256 of what it was made from, and the Python that it is for."""
+    """Return what a finished .venv notes: the sha256 of what it was made from, its folder, and the Python it is for.
+
+    Scripts in a .venv name their interpreter by its absolute path: a checkout that moved needs a new one.
+    """
     digest = hashlib.sha256()
     for name in (LOCK, PROJECT):
         digest.update((root / name).read_bytes())
+    digest.update(str(root.resolve()).encode())
     return f"{digest.hexdigest()} python{sys.version_info[0]}.{sys.version_info[1]}\n"
 
 

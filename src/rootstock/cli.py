@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    command = add(_configure, "configure", "compose conf/ into params.yaml")
+    command = add(_configure, "configure", "compose conf/ into params.yaml; without a choice, keep the one it notes")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="data=mine, pretrain.training.epochs=20, …")
     add(_recheck, "recheck", "compare the raw archives with what fetch noted; fetch again where they differ")
     add(_summary, "summary", "print the replicas' results, the verdict, and where to look next")
@@ -55,10 +55,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _configure(args: argparse.Namespace) -> None:
-    from rootstock.ops.configuration import configure
+    from rootstock.ops.configuration import choice, configure
 
-    changes = configure(layout.PARAMS, conf=layout.CONF, overrides=args.overrides)
-    print(f"{layout.PARAMS}: {' '.join(args.overrides) or 'the defaults of conf/config.yaml'}")
+    overrides = args.overrides or (choice(layout.PARAMS) if layout.PARAMS.is_file() else [])
+    changes = configure(layout.PARAMS, conf=layout.CONF, overrides=overrides)
+    kept = ", as before; data=demo goes back to the default" if overrides and not args.overrides else ""
+    print(f"{layout.PARAMS}: {' '.join(overrides) or 'the defaults of conf/config.yaml'}{kept}")
     shown = 12
     for change in changes[:shown]:
         print(f"  {change}")

@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed
@@ -20,6 +21,14 @@ class World:
     def is_first(self) -> bool:
         """The one rank that writes files and logs."""
         return self.rank == 0
+
+    def tell(self, value: object) -> Any:
+        """Return the first rank's value on every rank; what the others pass is not looked at."""
+        if self.size == 1:
+            return value
+        told = [value]
+        torch.distributed.broadcast_object_list(told, src=0)
+        return told[0]
 
     def sum(self, tensors: list[torch.Tensor]) -> None:
         """Replace each tensor by its sum over the ranks (through one flat buffer a dtype)."""

@@ -319,6 +319,17 @@ def test_a_damaged_cache_costs_time_only(tmp_path, damage):
 # ------------------------------------------------------------------------------------------------------------- inflate
 
 
+def test_a_cache_that_cannot_be_written_loses_no_sum_and_is_said_once(tmp_path, capsys):
+    path = write(tmp_path, b"content")
+    os.utime(path, (1, 1))
+    blocked = write(tmp_path, b"a file where the folder would be", "blocked") / "own"
+    wanted = hashlib.sha256(b"content").hexdigest()
+    assert [sums.sha256(path, cache=blocked) for _ in range(3)] == [wanted] * 3
+    assert capsys.readouterr().err == (
+        f"warning: {blocked / sums.CACHE_NAME} cannot be written (Not a directory): checksums are not remembered\n"
+    )
+
+
 def test_inflate_gives_the_tar(tmp_path):
     data = tar_bytes([("a.jpg", bytes(range(256)) * 9000)])
     inflate(write(tmp_path, gzip.compress(data), "a.tgz"), tmp_path / "new" / "a.tar")

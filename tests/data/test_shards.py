@@ -3,10 +3,14 @@
 import gc
 import hashlib
 import io
+import pickle
 import random
+import subprocess
+import sys
 import tarfile
+import textwrap
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -20,7 +24,7 @@ from rootstock.data.shards import ShardError, ShardSet, verify_shards
 from rootstock.data.stats import measure
 from rootstock.data.tar_writer import TarWriter, archive_bytes, header, member_bytes
 from rootstock.schema.contract import ContractError, read_facts, read_table, write_table
-from rootstock.schema.manifest import MANIFEST_ARROW
+from rootstock.schema.manifest import MANIFEST, MANIFEST_ARROW
 from rootstock.schema.shards import INDEX, INDEX_ARROW
 
 
@@ -256,6 +260,58 @@ def test_a_changed_archive_is_noticed_and_nothing_is_left(collection, tmp_path):
         assert contents(tmp_path / "shards") == {}
 
 
+class Weighing(Executor):
+    """Runs each call here and adds up what sending it to another process would take."""
+
+    def __init__(self):
+        self.num_bytes, self.tasks = 0, []
+
+    def submit(self, function, /, task):
+        self.num_bytes += len(pickle.dumps(task))
+        self.tasks.append(task)
+        done = Future()
+        done.set_result(function(task))
+        return done
+
+
+def one_file_archives(tmp_path, number: int, data: bytes):
+    """A manifest of a folder: each image is an archive of its own name. Here all of them are one file."""
+    image = tmp_path / "image.png"
+    image.write_bytes(data)
+    rows = [
+        {"key": f"class/{n:05d}", "split": "train", "label": n % 2, "archive": f"class/a long name {n:05d}.png"}
+        | {"offset": 0, "num_bytes": len(data), "format": "png", "width": 8, "height": 8}
+        | {"sha256": hashlib.sha256(data).hexdigest(), "gate": False}
+        for n in range(number)
+    ]
+    frame = pd.DataFrame(rows).astype({"label": "int32", "width": "int32", "height": "int32"})
+    facts = {
+        "collection": "folder",
+        "class_names": ["a", "b"],
+        "decode": {"backend": "simplejpeg", "max_pixels": 10**6},
+    }
+    write_table(tmp_path / f"{number}.parquet", [frame], MANIFEST, MANIFEST_ARROW, facts)
+    return tmp_path / f"{number}.parquet", lambda name: image
+
+
+def test_what_workers_are_sent_grows_no_faster_than_the_collection(encode, tmp_path, monkeypatch):
+    monkeypatch.setattr("rootstock.data.tar_writer.os.fsync", lambda descriptor: None)
+    data = encode(np.zeros((8, 8, 3), np.uint8))
+    sent = {}
+    for number in (2000, 4000):
+        manifest, locate = one_file_archives(tmp_path, number, data)
+        pool = Weighing()
+        shards.write(
+            manifest, locate=locate, folder=tmp_path / "shards",
+            short_side=None, quality=90, max_shard_bytes=102_400, seed=0, workers=pool,
+        )  # fmt: skip
+        assert len(pool.tasks) > 20
+        for task in pool.tasks:
+            assert set(task.archives) == set(task.samples["archive"].to_pylist())
+        sent[number] = pool.num_bytes
+    assert sent[4000] / sent[2000] < 2.5
+
+
 def test_what_an_earlier_run_left_goes_and_what_is_not_ours_stays(collection, folder):
     wanted = contents(folder)
     (folder / "train-000099.tar").write_bytes(b"old")
@@ -310,6 +366,30 @@ def test_threads_read_the_right_bytes(folder):
     with ThreadPoolExecutor(8) as pool:
         for position, data in zip(positions, pool.map(found.read, positions), strict=True):
             assert data == wanted[position]
+
+
+def test_more_shards_than_a_process_may_open_are_read(plant, encode, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (300, 45, 45, 3), np.uint8)
+    write(plant([encode(image) for image in pixels]), tmp_path / "shards", max_shard_bytes=10_240)
+    assert len(list((tmp_path / "shards").glob("*.tar"))) == 300
+    program = """
+        import os, resource, sys
+        from concurrent.futures import ThreadPoolExecutor
+        from pathlib import Path
+        from rootstock.data.shards import ShardSet
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+        with ShardSet(Path(sys.argv[1]), verify="always") as found:
+            before = len(os.listdir("/proc/self/fd"))
+            with ThreadPoolExecutor(8) as pool:
+                print(sum(map(len, pool.map(found.read, [*range(300), *range(0, 300, 7)]))))
+        assert len(os.listdir("/proc/self/fd")) == before, "open files stay behind"
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "shards")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    sizes = [len(encode(image)) for image in pixels]
+    assert int(ended.stdout) > sum(sizes)
 
 
 @leaks_files

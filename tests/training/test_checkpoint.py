@@ -135,7 +135,7 @@ def test_when_all_are_damaged_training_starts_anew(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
-@pytest.mark.parametrize("moment", ["atomic", "write_json", "_fsync_folder", "_prune"])
+@pytest.mark.parametrize("moment", ["atomic", "write_json", "fsync_folder", "_prune"])
 def test_a_kill_at_any_moment_leaves_a_whole_state(tmp_path, monkeypatch, moment):
     save(tmp_path, 1, 2)
 
@@ -146,7 +146,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_state(tmp_path, monkeypatch, moment
         patched.setattr(checkpoint, moment, killed)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path, 3)
-    assert_whole(checkpoint.latest(tmp_path), 3 if moment in ("_fsync_folder", "_prune") else 2)
+    assert_whole(checkpoint.latest(tmp_path), 3 if moment in ("fsync_folder", "_prune") else 2)
     save(tmp_path, 3)
     assert len(names(tmp_path)) == 4
     assert_whole(checkpoint.latest(tmp_path), 3)

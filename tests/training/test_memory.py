@@ -24,7 +24,7 @@ class Limited(Classifier):
 
 
 @pytest.mark.parametrize(
-    ("limit", "wanted"), [(20, "halving that fits is 16;"), (3, "halving that fits is 2;"), (0, "not even one image")]
+    ("limit", "wanted"), [(20, "halving that fits is 16;"), (3, "halving that fits is 2;"), (1, "not even two images")]
 )
 def test_the_largest_halving_that_fits_is_named(limit: int, wanted: str) -> None:
     classifier = Limited(NORMALISE, build(ARCH, image_size=8, num_classes=3, seed=0)).eval()

@@ -18,7 +18,7 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, Any]:
         The sections of params.yaml as plain values.
 
     Raises:
-        ParamsError: an unknown choice or key, a wrong type, a value out of range; it names key, value and what is allowed.
+        ParamsError: an unknown choice or key, a wrong type, a value out of range; names key, value and what is allowed.
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -49,6 +49,7 @@ def _let_us_judge(override: str) -> str:
 
 
 def _readable(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = str(error).partition("Config search path:")[0]  # what follows are Hydra's own places
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
     return " ".join(lines) + cause

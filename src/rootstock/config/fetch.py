@@ -21,6 +21,11 @@ class Demo(Section):
         """Generated archives are compared with nothing published."""
         return "off"
 
+    @property
+    def has_val(self) -> bool:
+        """As the imitated collection."""
+        return self.layout != "ilsvrc2012"
+
 
 class Official(Section):
     """A published collection in its official archives."""
@@ -29,6 +34,11 @@ class Official(Section):
     # official: the published md5 sums; own: `sums` below; off: sizes and sha256 are recorded, not compared
     checksums: Checksums
     sums: dict[str, str]  # archive name -> sha256, for `own`
+
+    @property
+    def has_val(self) -> bool:
+        """Whether there is a val split without `manifest.<dataset>.val_fraction`."""
+        return self.collection != "ilsvrc2012"
 
     @model_validator(mode="after")
     def _sums_belong_to_own(self) -> "Official":
@@ -50,11 +60,17 @@ class Folder(Section):
         """A person's own files have no published sums."""
         return "off"
 
+    @property
+    def has_val(self) -> bool:
+        """Given as a folder, or split off by `val_fraction` above."""
+        return True
+
     @model_validator(mode="after")
     def _leave_some_to_train(self) -> "Folder":
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
-                f"val_fraction {self.val_fraction} + test_fraction {self.test_fraction} leave nothing to train on; wanted < 1"
+                f"val_fraction {self.val_fraction} + test_fraction {self.test_fraction} leave nothing to train on; "
+                "wanted a sum < 1"
             )
         return self
 

@@ -17,6 +17,9 @@ class ResNetArch(Section):
     zero_init_last_bn: bool  # every residual branch starts as zero
 
 
+SMALLEST_ALEXNET = 67  # pixels a side below which AlexNet's last pooling leaves nothing
+
+
 class AlexNetArch(Section):
     """The network of Krizhevsky 2012 as one tower of 96-256-384-384-256 channels."""
 

@@ -1,15 +1,15 @@
 """The base of every configuration section, and errors that name the key, the value found and what is allowed."""
 
 import difflib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 
 class Section(BaseModel):
     """A frozen, strict section: unknown keys are errors, nothing is converted silently, nothing has a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ParamsError(ValueError):
@@ -42,12 +42,14 @@ def _describe(item: dict, model: type[Section], value: Any, where: str) -> str:
     path = _keys(item["loc"], value)
     key = ".".join([where, *path])
     if item["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
+        known = _known_keys(model, path[:-1], value)
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}"
         return f"{key}: unknown key (value {item['input']!r}); {hint}"
     if item["type"] == "missing":
         return f"{key}: missing; add it"
+    if isinstance(item["input"], dict):  # a rule across keys: its own words name those that disagree
+        return f"{key}: {item['msg'].removeprefix('Value error, ')}"
     return f"{key}: {item['input']!r} is not allowed: {item['msg'][0].lower() + item['msg'][1:]}"
 
 
@@ -63,12 +65,24 @@ def _keys(loc: tuple, value: Any) -> list[str]:
     return path
 
 
-def _known_keys(model: Any, path: list[str]) -> list[str]:
-    """Keys of the section reached by `path`; discriminated unions and dicts add a part that names no field."""
+def _known_keys(model: Any, path: list[str], value: Any) -> list[str]:
+    """Keys of the section reached by `path`; of alternatives, those of the one that the section's values choose."""
     models = [model]
     for part in path:
         models = [inner for candidate in models for inner in _inner_models(candidate, part)] or models
-    return sorted({name for candidate in models for name in candidate.model_fields})
+        value = value.get(part, {}) if isinstance(value, dict) else {}
+    chosen = [candidate for candidate in models if _is_chosen(candidate, value)] or models
+    return sorted({name for candidate in chosen for name in candidate.model_fields})
+
+
+def _is_chosen(model: Any, value: Any) -> bool:
+    """Whether the values of a section (its `collection`, `name`, `kind`) allow this alternative."""
+    options = {name: field.annotation for name, field in model.model_fields.items()}
+    return all(
+        value[name] in get_args(option)
+        for name, option in options.items()
+        if get_origin(option) is Literal and name in value
+    )
 
 
 def _inner_models(model: Any, part: str) -> list[Any]:
@@ -79,7 +93,9 @@ def _inner_models(model: Any, part: str) -> list[Any]:
     pending = [field.annotation]
     while pending:
         current = pending.pop()
-        if isinstance(current, type) and issubclass(current, BaseModel):
+        if isinstance(current, type) and issubclass(current, RootModel):
+            pending.append(current.model_fields["root"].annotation)
+        elif isinstance(current, type) and issubclass(current, BaseModel):
             found.append(current)
         pending.extend(getattr(current, "__args__", ()))
     return found

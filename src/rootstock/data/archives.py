@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rootstock.data.open_file import OpenFile
 from rootstock.data.sums import md5, sha256, sums
 from rootstock.schema.contract import atomic
 
@@ -64,20 +65,7 @@ def locate(name: str, folders: Sequence[Path]) -> Path:
 # ---------------------------------------------------------------------------------------------------- positioned reads
 
 
-class _Descriptor:
-    """An open file that closes when the last thread that uses it lets go of it."""
-
-    def __init__(self, path: str):
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        stat = os.fstat(self.fd)
-        self.identity = (stat.st_dev, stat.st_ino)
-
-    def __del__(self):
-        if hasattr(self, "fd"):
-            os.close(self.fd)
-
-
-_open_files: OrderedDict[str, _Descriptor] = OrderedDict()
+_open_files: OrderedDict[str, OpenFile] = OrderedDict()
 _open_files_lock = threading.Lock()
 
 
@@ -90,14 +78,14 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _descriptor(path: Path) -> _Descriptor:
+def _open_file(path: Path) -> OpenFile:
     """The open file of `path`: reopened when another file took its name, least recently used ones closed."""
     name = os.fspath(path)
     stat = os.stat(name)
     with _open_files_lock:
         found = _open_files.get(name)
         if found is None or found.identity != (stat.st_dev, stat.st_ino):
-            found = _open_files[name] = _Descriptor(name)
+            found = _open_files[name] = OpenFile(name)
         _open_files.move_to_end(name)
         while len(_open_files) > MAX_OPEN_FILES:
             _open_files.popitem(last=False)
@@ -113,13 +101,7 @@ def pread(path: Path, offset: int, num_bytes: int) -> bytes:
     assert offset >= 0, offset
     assert num_bytes >= 0, num_bytes
     try:
-        file = _descriptor(path)
-        data = os.pread(file.fd, num_bytes, offset)
-        while len(data) < num_bytes:  # the kernel may return less than asked
-            more = os.pread(file.fd, num_bytes - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
+        data = _open_file(path).read(offset, num_bytes)
     except OSError as error:
         raise ArchiveError(f"{path} cannot be read: {error.strerror}") from None
     if len(data) < num_bytes:

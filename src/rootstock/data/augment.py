@@ -1,7 +1,7 @@
 """Random views of training images, the one door to albumentations: geometry on uint8, keyed by sample.
 
-The random draws of one view depend on (seed, epoch, position) alone, so workers, ranks, prefetching and interruptions
-change nothing. Colour PCA is drawn here and added on the device, before normalisation.
+The random draws of one view depend on (seed, epoch, the sample's key) alone, so workers, ranks, prefetching,
+interruptions and the shards' cut change nothing. Colour PCA is drawn here and added on the device.
 """
 
 import os
@@ -47,9 +47,9 @@ class TrainingViews:
         self._seed = seed
         self._local = threading.local()  # a Compose carries its generator: one for each thread
 
-    def view(self, image_HWC: np.ndarray, *, epoch: int, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def view(self, image_HWC: np.ndarray, *, epoch: int, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Return one view: uint8 (S, S, 3) and the colour shift, float32 (3,) on the [0, 1] scale."""
-        stream = rng.stream("augment", self._seed, epoch, position)
+        stream = rng.stream("augment", self._seed, epoch, key)
         compose = self._compose()
         compose.set_random_seed(int(stream.integers(2**31)))
         shift = np.zeros(3, np.float32)

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
 
 Image.MAX_IMAGE_PIXELS = None  # our own cap is checked before any pixel is decoded; Pillow's only warns
 
 MIN_SIDE = 1
+MAX_ASPECT = 100  # long side / short side: resized to a short side, a sliver of a pixel would fill the memory
 # what Pillow's readers raise for broken bytes
 PILLOW_ERRORS = (
     OSError,
@@ -27,6 +28,16 @@ PILLOW_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+ORIENTATION = 0x0112  # of EXIF
+UPRIGHT = {  # what makes an image of that orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(ValueError):
@@ -78,12 +89,20 @@ def decode(data: bytes, *, backend: str, max_pixels: int) -> Decoded:
 
 
 def _is_rotated(data: bytes) -> bool:
-    if b"Exif\x00\x00" not in data[:4096]:
+    if b"Exif\x00\x00" not in data and b"tiff:Orientation" not in data:  # the second in XMP
         return False
     try:
-        return Image.open(io.BytesIO(data), formats=("JPEG",)).getexif().get(0x0112, 1) not in (0, 1)
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return _orientation(image) in UPRIGHT
     except PILLOW_ERRORS:
-        return False  # broken EXIF is not a broken image: the pixels are read as they lie
+        return False  # whether it is an image at all, the decoder will say
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(ORIENTATION)
+    except PILLOW_ERRORS:
+        return None  # broken EXIF is not a broken image: the pixels are read as they lie
 
 
 def _decode_simplejpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
@@ -106,11 +125,13 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=(kind.upper(),)) as image:
             _check_size(image.width, image.height, max_pixels)
-            if getattr(image, "n_frames", 1) > 1:
+            # a JPEG of several frames is a phone's photograph with its preview or depth map behind it
+            if kind != "jpeg" and getattr(image, "n_frames", 1) > 1:
                 raise ImageError(f"animated {kind} of {image.n_frames} frames")
             image.load()
-            image = ImageOps.exif_transpose(image)
-            return np.array(_to_rgb(image))  # a copy: Pillow's own buffer is read-only
+            rgb = _to_rgb(image)
+            turn = UPRIGHT.get(_orientation(image))
+            return np.array(rgb if turn is None else rgb.transpose(turn))  # a copy: Pillow's own buffer is read-only
     except ImageError:
         raise
     except PILLOW_ERRORS as error:
@@ -130,6 +151,8 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(f"{width}×{height} pixels, more than max_pixels {max_pixels}")
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{width}×{height} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{width}×{height} pixels, one side more than {MAX_ASPECT} times the other")
 
 
 def resize(image_HWC: np.ndarray, *, height: int, width: int) -> np.ndarray:

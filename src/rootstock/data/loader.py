@@ -1,7 +1,7 @@
 """From shards to uint8 batches: threads read, decode and view images ahead of the consumer, in the planned order."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from rootstock.data.augment import TrainingViews
 class Samples(Protocol):
     """What the loader needs of a set of shards."""
 
+    keys: Sequence[str]  # (n,)
     labels: np.ndarray  # int64 (n,)
 
     def read(self, position: int) -> bytes:
@@ -50,7 +51,7 @@ def training_batches(
 
     def fill(batch: Batch, row: int, epoch: int, position: int) -> None:
         image = samples.decode(samples.read(position))
-        batch.images_NHWC[row], batch.shifts[row] = views.view(image, epoch=epoch, position=position)
+        batch.images_NHWC[row], batch.shifts[row] = views.view(image, epoch=epoch, key=samples.keys[position])
 
     return _batches(samples, chunks, fill=fill, image_size=image_size, num_threads=num_threads, ahead=ahead)
 

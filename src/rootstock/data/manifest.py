@@ -8,6 +8,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +20,13 @@ from rootstock.data.archives import pread
 from rootstock.data.parallel import ordered_map
 from rootstock.data.sources.record import Record
 from rootstock.schema.contract import TableWriter
-from rootstock.schema.manifest import MANIFEST, MANIFEST_ARROW, REJECTS, REJECTS_ARROW, SPLITS
+from rootstock.schema.manifest import MANIFEST, MANIFEST_ARROW, REJECTS, REJECTS_ARROW
+from rootstock.schema.names import SPLITS
 
 AHEAD = 16  # chunks in flight
 PRELOAD = (__name__,)
 NUM_EXAMPLES = 20  # of duplicates, named in the facts
+NUM_REASONS = 5  # of refused images, named in the error when they are too many
 
 
 class ManifestError(ValueError):
@@ -76,7 +79,7 @@ def build(
     workers: int | Executor,
     chunk_size: int = 256,
 ) -> dict:
-    """Write the manifest and the rejects of a collection; memory grows by about 100 bytes an image.
+    """Write the manifest and the rejects of a collection; memory grows by two hashes an image.
 
     Args:
         records: in a deterministic order, which becomes the manifest's.
@@ -97,17 +100,15 @@ def build(
     tally = _Tally(class_names)
     with TableWriter(manifest, MANIFEST, MANIFEST_ARROW) as accepted:
         with TableWriter(rejects, REJECTS, REJECTS_ARROW) as refused:
-            for rows in ordered_map(examine, work, workers=workers, ahead=AHEAD, preload=PRELOAD):
-                good = [row for row in rows if "reason" not in row]
-                bad = [row for row in rows if "reason" in row]
-                for row in rows:
-                    tally.see_key(row)
-                for row in good:
-                    row["gate"] = row["split"] == "val" and is_gate(row["key"], seed=split_seed, fraction=gate_fraction)
-                    tally.accept(row)
-                tally.num_rejects += len(bad)
-                accepted.write(_frame(good, MANIFEST))
-                refused.write(_frame(bad, REJECTS))
+            examined = ordered_map(examine, work, workers=workers, ahead=AHEAD, preload=PRELOAD)
+            with closing(examined):  # Ctrl-C here ends the workers too
+                for rows in examined:
+                    good, bad = tally.judge(rows)
+                    for row in good:
+                        is_val = row["split"] == "val"
+                        row["gate"] = is_val and is_gate(row["key"], seed=split_seed, fraction=gate_fraction)
+                    accepted.write(_frame(good, MANIFEST))
+                    refused.write(_frame(bad, REJECTS))
             refused.facts = {"collection": collection, "num_rejects": tally.num_rejects}
         # from here on the rejects can be read, also when one of these checks fails and no manifest appears
         tally.check_rejects(max_reject_fraction, rejects)
@@ -144,11 +145,12 @@ def _frame(rows: list[dict], schema) -> pd.DataFrame:
 
 
 class _Tally:
-    """What must hold over the whole collection, kept in a few bytes an image."""
+    """What must hold over the whole collection, kept as numbers, not as texts, for each image."""
 
     def __init__(self, class_names: list[str]):
         self.num_by_split = dict.fromkeys(SPLITS, 0)
         self.num_rejects = 0
+        self.first_rejects: list[str] = []
         self.duplicates = {"across_splits": 0, "conflicting_labels": 0, "examples": []}
         self._class_names = class_names
         self._num_train = [0] * len(class_names)
@@ -156,13 +158,26 @@ class _Tally:
         self._first: dict[int, tuple[str, int]] = {}  # start of sha256 -> split, label (shared tuples)
         self._pairs: dict[tuple[str, int], tuple[str, int]] = {}
 
-    def see_key(self, row: dict) -> None:
+    def judge(self, rows: list[dict]) -> tuple[list[dict], list[dict]]:
+        """Count a chunk's rows; return the accepted and the refused."""
+        for row in rows:
+            self._see_key(row)
+        good = [row for row in rows if "reason" not in row]
+        for row in good:
+            self._accept(row)
+        bad = [row for row in rows if "reason" in row]
+        self.num_rejects += len(bad)
+        missing = NUM_REASONS - len(self.first_rejects)
+        self.first_rejects += [f"{row['archive']}: {row['key']}: {row['reason']}" for row in bad[:missing]]
+        return good, bad
+
+    def _see_key(self, row: dict) -> None:
         short = rng.key(row["key"])
         if short in self._keys:
             raise ManifestError(f"duplicate key {row['key']!r} (archive {row['archive']}, offset {row['offset']})")
         self._keys.add(short)
 
-    def accept(self, row: dict) -> None:
+    def _accept(self, row: dict) -> None:
         self.num_by_split[row["split"]] += 1
         if row["split"] == "train":
             self._num_train[row["label"]] += 1
@@ -181,9 +196,13 @@ class _Tally:
         if num_images == 0:
             raise ManifestError("the collection holds no images")
         if self.num_rejects > max_fraction * num_images:
+            more = self.num_rejects - len(self.first_rejects)
             raise ManifestError(
                 f"{self.num_rejects} of {num_images} images were refused, more than max_reject_fraction {max_fraction}"
-                f" allows; the reasons are in {rejects}"
+                " allows:\n  "
+                + "\n  ".join(self.first_rejects)
+                + (f"\n  … and {more} more" if more else "")
+                + f"\nall of them, with their reasons, are in {rejects}"
             )
 
     def check_classes(self) -> None:

@@ -1,5 +1,7 @@
 """The order of samples as a plan: (seed, epoch) gives one global order; a cursor and ranks take slices of it."""
 
+import itertools
+
 import numpy as np
 
 from rootstock import rng
@@ -34,10 +36,10 @@ def step_microbatches(order: np.ndarray, *, step: int, batch_size: int, microbat
     """
     is_last = step == num_steps(len(order), batch_size=batch_size) - 1
     batch = order[step * batch_size : None if is_last else (step + 1) * batch_size]
-    cuts = list(range(0, len(batch), microbatch_size)) + [len(batch)]
+    cuts = [*range(0, len(batch), microbatch_size), len(batch)]
     if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1 < microbatch_size:
         del cuts[-2]
-    return [batch[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+    return [batch[start:stop] for start, stop in itertools.pairwise(cuts)]
 
 
 def rank_share(num_items: int, *, rank: int, world_size: int) -> range:

@@ -10,7 +10,8 @@ import pyarrow.compute
 
 from rootstock import rng
 from rootstock.data.tar_writer import archive_bytes, member_bytes
-from rootstock.schema.manifest import MANIFEST_ARROW, SPLITS
+from rootstock.schema.manifest import MANIFEST_ARROW
+from rootstock.schema.names import SPLITS
 
 # What a pixel of a shrunk JPEG is taken to need, for the plan only: photographs take a third of it at quality 90.
 BYTES_PER_PIXEL = 1.0

@@ -1,10 +1,7 @@
 """Read shards at any position, from any number of threads, every byte accounted for by the index."""
 
 import hashlib
-import os
-import threading
-import weakref
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +11,13 @@ import pyarrow
 import pyarrow.compute
 
 from rootstock.data import decode
+from rootstock.data.open_file import OpenFile
 from rootstock.schema.contract import ContractError, iterate_table, read_facts
-from rootstock.schema.manifest import SPLITS
+from rootstock.schema.names import SPLITS
 from rootstock.schema.shards import INDEX, check_shards
 
 INDEX_NAME = "index.parquet"
+MAX_OPEN_SHARDS = 64  # a process may commonly have 1024 files open, and large collections have more shards
 FACTS = {"collection", "class_names", "data_digest", "decode", "quality", "shards", "short_side"}
 
 
@@ -62,9 +61,8 @@ class ShardSet:
             arrays[name] for name in ("shard", "offset", "num_bytes", "sha256")
         )
         self._check(path)
-        self._descriptors: dict[int, int] = {}
-        self._opening = threading.Lock()
-        self._closed = weakref.finalize(self, _close, self._descriptors)
+        # least recently used ones close, each when the last thread that reads from it lets go of it
+        self._open = lru_cache(MAX_OPEN_SHARDS)(partial(_open_shard, folder, self._names))
 
     def _check(self, path: Path) -> None:
         counts = np.bincount(self._shards, minlength=len(self._names))
@@ -123,7 +121,7 @@ class ShardSet:
             ShardError: the shard ends too early, or (verify) its bytes are not those that were written.
         """
         size = int(self._sizes[position])
-        data = os.pread(self._descriptor(int(self._shards[position])), size, int(self._offsets[position]))
+        data = self._open(int(self._shards[position])).read(int(self._offsets[position]), size)
         if len(data) != size:
             raise ShardError(f"{self._where(position)}: found {len(data)} bytes, wanted {size}: the shard is cut short")
         if self.verify == "always" and hashlib.sha256(data).digest() != self._sums[position].tobytes():
@@ -142,8 +140,8 @@ class ShardSet:
         return decode.decode(data, **self.facts["decode"]).image_HWC
 
     def close(self) -> None:
-        """Close the files; no read may be under way."""
-        self._closed()
+        """Close the files; reads under way end first."""
+        self._open.cache_clear()
 
     def __enter__(self) -> "ShardSet":
         return self
@@ -153,15 +151,6 @@ class ShardSet:
 
     def _where(self, position: int) -> str:
         return f"{self.folder / self._names[self._shards[position]]}: {self._keys[position].as_py()}"
-
-    def _descriptor(self, shard: int) -> int:
-        descriptor = self._descriptors.get(shard)
-        if descriptor is None:
-            with self._opening:
-                descriptor = self._descriptors.get(shard)
-                if descriptor is None:
-                    descriptor = self._descriptors[shard] = os.open(self.folder / self._names[shard], os.O_RDONLY)
-        return descriptor
 
 
 def read_index_facts(path: Path) -> dict:
@@ -203,9 +192,8 @@ def _size_difference(path: Path, num_bytes: int) -> str | None:
     return None if found == num_bytes else f"{path}: found {found} bytes, wanted {num_bytes}"
 
 
-def _close(descriptors: dict[int, int]) -> None:
-    while descriptors:
-        os.close(descriptors.popitem()[1])
+def _open_shard(folder: Path, names: list[str], shard: int) -> OpenFile:
+    return OpenFile(folder / names[shard])
 
 
 def check_keys(keys: pyarrow.ChunkedArray, file: Path) -> None:

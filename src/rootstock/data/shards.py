@@ -19,7 +19,8 @@ from rootstock.data.shard_plan import PlannedShard, pack, plan
 from rootstock.data.shard_set import INDEX_NAME, ShardError, ShardSet, check_keys, read_index_facts, verify_shards
 from rootstock.data.shard_writer import ShardTask, WrittenShard, write_shard
 from rootstock.schema.contract import iterate_table, read_facts, write_table
-from rootstock.schema.manifest import MANIFEST, SPLITS
+from rootstock.schema.manifest import MANIFEST
+from rootstock.schema.names import SPLITS
 from rootstock.schema.shards import INDEX, INDEX_ARROW
 
 if TYPE_CHECKING:
@@ -65,12 +66,11 @@ def write(
 
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
-    archives = {name: locate(name) for name in pyarrow.compute.unique(samples["archive"]).to_pylist()}
     tasks = (
-        ShardTask(
-            path=folder / shard.name,
-            samples=samples.take(pyarrow.array(shard.rows)),
-            archives=archives,
+        _task(
+            folder / shard.name,
+            samples.take(pyarrow.array(shard.rows)),
+            locate=locate,
             decode=facts["decode"],
             short_side=short_side,
             quality=quality,
@@ -100,6 +100,14 @@ def write(
             "shards": {shard.name: shard.facts for shard in written},
         },
     )
+
+
+def _task(path: Path, samples: pyarrow.Table, *, locate: Callable[[str], Path], **settings) -> ShardTask:
+    """What a worker is sent, and no more: of a folder each image is an archive, so all their names are many."""
+    names = samples["archive"].cast(pyarrow.string())  # a dictionary is sent whole, whatever rows were taken
+    samples = samples.set_column(samples.schema.get_field_index("archive"), "archive", names)
+    archives = {name: locate(name) for name in pyarrow.compute.unique(names).to_pylist()}
+    return ShardTask(path=path, samples=samples, archives=archives, **settings)
 
 
 def _index(samples: pyarrow.Table, planned: list[PlannedShard], written: list[WrittenShard]) -> Iterator[pd.DataFrame]:

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable
+from functools import cache as once
 from pathlib import Path
 
 from tqdm import tqdm
@@ -60,10 +62,7 @@ def sums(
             return [_sums_of(path, algorithms, known, fresh, bar) for path in paths]
     finally:  # an interruption keeps what is done
         if cache is not None and fresh:
-            merged = _read_cache(cache)
-            for entry, found in fresh.items():
-                merged[entry] = {**merged.get(entry, {}), **found}
-            write_json(cache / CACHE_NAME, merged)
+            _remember(cache, fresh)
 
 
 def _sums_of(
@@ -96,12 +95,27 @@ def _entry(descriptor: int) -> str:
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
+def _remember(cache: Path, fresh: dict[str, dict[str, str]]) -> None:
+    merged = _read_cache(cache)
+    for entry, found in fresh.items():
+        merged[entry] = {**merged.get(entry, {}), **found}
+    try:
+        write_json(cache / CACHE_NAME, merged)
+    except OSError as error:  # the sums are right all the same, and may have taken an hour
+        _warn(cache / CACHE_NAME, error.strerror)
+
+
+@once
+def _warn(path: Path, why: str) -> None:
+    print(f"warning: {path} cannot be written ({why}): checksums are not remembered", file=sys.stderr)
+
+
 def _read_cache(cache: Path | None) -> dict[str, dict[str, str]]:
-    """A cache that is absent or damaged costs time, never an answer."""
+    """A cache that is absent, unreadable or damaged costs time, never an answer."""
     if cache is None:
         return {}
     try:
         value = json.loads((cache / CACHE_NAME).read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

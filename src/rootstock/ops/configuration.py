@@ -29,7 +29,8 @@ def configure(path: Path, *, conf: Path, overrides: list[str]) -> list[str]:
     composed = compose(conf, overrides)
     before = _leaves(read_yaml(path)) if path.is_file() else {}
     after = _leaves(composed)
-    header = HEADER + (f"\n{CHOICE}{shlex.join(overrides)}" if overrides else "")
+    is_default = not overrides or composed == compose(conf, [])
+    header = HEADER + ("" if is_default else f"\n{CHOICE}{shlex.join(overrides)}")
     temporary = path.with_name(f"{path.name}.tmp")
     write_yaml(temporary, composed, header=header)
     os.replace(temporary, path)

@@ -8,6 +8,7 @@ from rootstock.config.load import edit_yaml
 
 # Modules that watch a stage and cannot change its result; a change in them must not rerun ImageNet.
 OBSERVERS = {
+    "pipeline": "refuses a foreign interpreter, chooses how threads wait; computes nothing",
     "rootstock.ops.fingerprint": "hashes what went in; names the state's folder, which changes no byte of a result",
     "rootstock.ops.hardware": "describes the machine for reports/runs, which no result depends on",
     "rootstock.ops.journal": "keeps what the tracking store has not acknowledged",
@@ -52,7 +53,10 @@ def imports(path: Path, *, module: str, modules: Iterable[str]) -> set[str]:
 
 
 def closure(start: str, *, root: Path, observers: Iterable[str]) -> set[str]:
-    """Return the modules that `start` reaches by imports, itself included; nothing is followed into an observer."""
+    """Return the modules that `start` reaches by imports, itself included; nothing is followed into an observer.
+
+    Importing a module runs the packages around it, so these belong to it.
+    """
     modules = first_party(root)
     seen: set[str] = set()
     pending = [start]
@@ -62,6 +66,9 @@ def closure(start: str, *, root: Path, observers: Iterable[str]) -> set[str]:
             continue
         seen.add(module)
         pending.extend(imports(root / modules[module], module=module, modules=modules))
+        package = module.rpartition(".")[0]
+        if package in modules:
+            pending.append(package)
     return seen
 
 

@@ -12,7 +12,7 @@ from rootstock import distributed, layout
 from rootstock.config.evaluate import Evaluate
 from rootstock.data import loader
 from rootstock.data.parallel import num_workers
-from rootstock.data.shards import ShardSet
+from rootstock.data.shard_set import ShardSet
 from rootstock.evaluation import inference, metrics, predictions
 from rootstock.models import bundle
 from rootstock.ops import fingerprint, hardware, runs, tracking

@@ -12,7 +12,7 @@ from rootstock.config.report import Report
 from rootstock.config.training import Augment
 from rootstock.data.augment import TrainingViews, colour_pca_rows
 from rootstock.data.decode import resize_short
-from rootstock.data.shards import ShardSet
+from rootstock.data.shard_set import ShardSet
 from rootstock.evaluation import mistakes, predictions, report
 from rootstock.ops import runs
 from rootstock.schema import history, metrics, selection
@@ -24,7 +24,7 @@ COMMANDS = [
     "make repro    # run again what has changed",
     "make ui    # every run in MLflow, on this machine",
     "make repro DATA=mine    # your own images: three lines in conf/data/mine.yaml, see README",
-    "dvc metrics diff    # this working tree against the last commit",
+    ".venv/bin/dvc metrics diff    # this working tree against the last commit",
 ]
 NUM_VIEWS = 5  # random views shown beside each original
 SHOWN_SIDE = 96  # pixels of a picture in a gallery, at least
@@ -99,7 +99,8 @@ def _gallery(
     pictures, labels = [], []
     for position in train[chosen].tolist():
         image = shards.decode(shards.read(position))
-        seen = [views.view(image, epoch=epoch, position=position) for epoch in range(NUM_VIEWS)]
+        key = shards.keys[position]
+        seen = [views.view(image, epoch=epoch, key=key) for epoch in range(NUM_VIEWS)]
         shifted = [np.clip(view + 255 * shift, 0, 255).round().astype(np.uint8) for view, shift in seen]
         pictures.append([resize_short(picture, short_side=SHOWN_SIDE) for picture in [image, *shifted]])
         labels.append(shards.class_names[int(shards.labels[position])])

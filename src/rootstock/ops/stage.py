@@ -1,6 +1,7 @@
 """What every stage script does around its work: end with its parent, say a person's mistakes without a traceback."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,14 @@ def plain_errors() -> Iterator[None]:
     """End the process with a message for what a person can mend.
 
     `ValueError` (a mistake: configuration, data, contract) and `OSError` (a missing file, a full disk) end it with
-    their message and status 1; anything else is our own mistake and keeps its traceback.
+    their message and status 1; anything else is our own mistake and keeps its traceback. `$ROOTSTOCK_DEBUG` keeps
+    every traceback.
     """
     try:
         yield
     except (ValueError, OSError) as error:
+        if os.environ.get("ROOTSTOCK_DEBUG"):
+            raise
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
         print(f"error: {error}{notes}", file=sys.stderr)
         sys.exit(1)

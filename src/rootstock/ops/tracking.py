@@ -165,7 +165,11 @@ def _next_attempt(memory: Path, run_name: str) -> dict:
     """Return who this run is, from the memory of its last attempt if there was one, and remember it."""
     known = {"token": uuid.uuid4().hex, "attempt": 0, "run_name": run_name, "run_id": None, "start_ms": _now_ms()}
     if memory.exists():
-        known = json.loads(memory.read_text())
+        try:
+            remembered = json.loads(memory.read_text())
+            known = {key: remembered[key] for key in known}
+        except (OSError, ValueError, KeyError, TypeError) as error:  # a full disk or a crash left half a file
+            print(f"tracking: {memory} cannot be read ({error!r}); this is a new run", file=sys.stderr)
         assert known["run_name"] == run_name, f"{memory} is of {known['run_name']}: two runs share a state folder"
     known["attempt"] += 1
     _remember(memory, known)
@@ -272,7 +276,8 @@ class _Courier:
         self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
         self.run_id = run.id
         self.opened.set()
-        _remember(self._memory, {key: self._journal.header[key] for key in REMEMBERED} | {"run_id": run.id})
+        if not self._stop.is_set():  # a late store must not bring back the state of a training that has ended
+            _remember(self._memory, {key: self._journal.header[key] for key in REMEMBERED} | {"run_id": run.id})
         _deliver_leftovers(store, self._project, self.report)
         store.close_abandoned()
         return run

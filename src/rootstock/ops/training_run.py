@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,13 +17,13 @@ from rootstock.config.section import Section
 from rootstock.config.training import Training
 from rootstock.data.augment import TrainingViews, colour_pca_rows
 from rootstock.data.parallel import num_workers
-from rootstock.data.shards import ShardSet
+from rootstock.data.shard_set import ShardSet
 from rootstock.models import bundle
-from rootstock.models.classifier import Classifier, Normalise
+from rootstock.models.classifier import Classifier
 from rootstock.ops import fingerprint, hardware, runs, tracking
 from rootstock.ops.locks import stage_lock
+from rootstock.ops.preprocessing import statistics
 from rootstock.schema import history
-from rootstock.schema import stats as stats_schema
 from rootstock.training.loop import Data, Loop
 
 # what decides a training's bytes: their code, without docstrings, is part of the state's name
@@ -55,18 +56,6 @@ class Job(NamedTuple):
     out: Path  # of the model
 
 
-def normalisation(dataset: str, *, kind: str, image_size: int) -> Normalise:
-    """Make the normalisation of a collection from its statistics."""
-    measured = stats_schema.read(layout.stats(dataset), layout.stats_arrays(dataset))
-    return Normalise.fit(
-        kind,
-        mean=measured.channel_mean,
-        std=measured.channel_std_per_pixel,
-        mean_image=measured.mean_image,
-        image_size=image_size,
-    )
-
-
 def train(job: Job, *, make: Callable[[], Classifier], set_train_mode: Callable[[Classifier], None]) -> None:
     """Train, or continue a training that was interrupted, and write model, history and run file.
 
@@ -81,7 +70,9 @@ def train(job: Job, *, make: Callable[[], Classifier], set_train_mode: Callable[
     world = distributed.join()
     _be_deterministic()
     name = "-".join([job.stage, *map(str, job.names)])
-    inputs = {str(path): fingerprint.dvc_hash(path) for path in job.inputs}
+    _warn_of_idle_ranks(job, world)
+    # one rank reads the bytes, the others are told
+    inputs = world.tell({str(path): fingerprint.dvc_hash(path) for path in job.inputs} if world.is_first else None)
     identity = {**job.params.model_dump(), "seed": job.seed}
     state = layout.state() / "training" / f"{name}-{fingerprint.state_name(identity, inputs, _code())}"
     try:
@@ -125,7 +116,7 @@ def _train_locked(
             seed=job.seed,
             world=world,
             state=state / "checkpoints",
-            checkpoint_seconds=float(os.environ.get("ROOTSTOCK_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)),
+            checkpoint_seconds=_checkpoint_seconds(),
             set_train_mode=set_train_mode,
             send=run.log if run else lambda points: None,
         )
@@ -169,13 +160,13 @@ def _data(job: Job) -> Data:
         val=val,
         image_size=job.image_size,
         resize_size=job.resize_size,
-        num_threads=num_workers(),
+        num_threads=max(1, num_workers() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
     )
 
 
 def _views(job: Job) -> TrainingViews:
     augment = job.training.augment
-    measured = stats_schema.read(layout.stats(job.dataset), layout.stats_arrays(job.dataset))
+    measured = statistics(job.dataset, job.shards)
     rows = colour_pca_rows(
         eigenvalues=measured.eigenvalues, eigenvectors=measured.eigenvectors, std=augment.colour_pca_std
     )
@@ -202,6 +193,28 @@ def _write_model(job: Job, classifier: Classifier) -> None:
         },
     )
     bundle.save(job.out, classifier, facts)
+
+
+def _checkpoint_seconds() -> float:
+    text = os.environ.get("ROOTSTOCK_CHECKPOINT_SECONDS") or str(CHECKPOINT_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise ValueError(f"ROOTSTOCK_CHECKPOINT_SECONDS: found {text!r}, wanted seconds, 0 or more")
+    return seconds
+
+
+def _warn_of_idle_ranks(job: Job, world: distributed.World) -> None:
+    num_microbatches = job.training.batch_size // job.training.microbatch_size
+    if world.is_first and world.size > num_microbatches:
+        print(
+            f"warning: {world.size} processes share {num_microbatches} microbatches a step, so "
+            f"{world.size - num_microbatches} of them idle; {job.stage}.training.microbatch_size "
+            f"{job.training.batch_size // world.size} would occupy all (and changes what is computed)",
+            file=sys.stderr,
+        )
 
 
 def _code() -> str:

@@ -63,9 +63,18 @@ def _describe(case: dict, schema: pa.DataFrameSchema) -> str:
     return f"{row}{column}: found {case['failure_case']!r}, wanted {wanted}"
 
 
+def fsync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success fsync it and rename it, on failure remove it."""
+    """Yield a temporary name beside `path`; on success make it durable under its name, on failure remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -73,6 +82,10 @@ def atomic(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        error.add_note(f"while writing {path}")  # a full disk's error names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -95,6 +108,26 @@ def read_json(path: Path) -> object:
         raise ContractError(f"{path} is not JSON: {error}") from None
 
 
+def check_rows(rows: object, schema: pa.DataFrameSchema, file: Path | str, *, where: str) -> pd.DataFrame:
+    """Return rows read from JSON as a checked frame.
+
+    Args:
+        where: the rows' key in the file.
+
+    Raises:
+        ContractError: not a list of mappings, no row, a row with other keys than the columns, or a broken rule.
+    """
+    wanted = sorted(schema.columns)
+    if not isinstance(rows, list) or not rows:
+        found = "no rows" if rows == [] else type(rows).__name__
+        raise ContractError(f"{file}: {where}: found {found}, wanted a list of rows")
+    for number, row in enumerate(rows):
+        found = sorted(row) if isinstance(row, dict) else type(row).__name__
+        if found != wanted:
+            raise ContractError(f"{file}: {where}: row {number}: found {found}, wanted keys {wanted}")
+    return check(pd.DataFrame(rows, columns=list(schema.columns)), schema, file)
+
+
 class TableWriter:
     """Writes checked frames as one parquet file, a row group a frame, so that memory does not grow with the rows.
 
@@ -114,11 +147,12 @@ class TableWriter:
         self._rows = 0
 
     def __enter__(self) -> "TableWriter":
-        self._stack = ExitStack()
-        self._temporary = self._stack.enter_context(atomic(self._path))
-        self._writer = self._stack.enter_context(
-            pyarrow.parquet.ParquetWriter(self._temporary, self._arrow, compression="zstd")
-        )
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic(self._path))
+            self._writer = stack.enter_context(
+                pyarrow.parquet.ParquetWriter(temporary, self._arrow, compression="zstd", write_page_checksum=True)
+            )
+            self._stack = stack.pop_all()
         return self
 
     def write(self, frame: pd.DataFrame) -> None:
@@ -132,8 +166,11 @@ class TableWriter:
 
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
-            self._writer.add_key_value_metadata({"facts": json.dumps(self.facts, sort_keys=True, allow_nan=False)})
+            self._stack.callback(self._add_facts)  # the first thing done on leaving
         self._stack.__exit__(kind, error, trace)
+
+    def _add_facts(self) -> None:
+        self._writer.add_key_value_metadata({"facts": json.dumps(self.facts, sort_keys=True, allow_nan=False)})
 
 
 def write_table(
@@ -146,8 +183,16 @@ def write_table(
 
 
 def read_facts(path: Path) -> dict:
-    """Return the facts that `write_table` kept in the file's metadata."""
-    return json.loads(_open(path).metadata.metadata[b"facts"])
+    """Return the facts that `write_table` kept in the file's metadata.
+
+    Raises:
+        ContractError: the file is no parquet file, or carries no facts.
+    """
+    metadata = _open(path).metadata.metadata or {}
+    try:
+        return json.loads(metadata[b"facts"])
+    except (KeyError, ValueError):
+        raise ContractError(f"{path}: found no facts in its metadata; was it written by something else?") from None
 
 
 def read_table(path: Path, schema: pa.DataFrameSchema, columns: list[str] | None = None) -> pd.DataFrame:
@@ -161,17 +206,29 @@ def iterate_table(path: Path, schema: pa.DataFrameSchema, columns: list[str] | N
     if columns is not None:
         schema = pa.DataFrameSchema({name: schema.columns[name] for name in columns}, strict=True, name=schema.name)
     start = 0
-    for group in range(max(file.num_row_groups, 0)):
-        frame = file.read_row_group(group, columns=columns).to_pandas()
+    for group in range(file.num_row_groups):
+        with _readable(path):
+            frame = file.read_row_group(group, columns=columns).to_pandas()
         frame.index = pd.RangeIndex(start, start + len(frame))
         start += len(frame)
         yield check(frame, schema, path)
     if file.num_row_groups == 0:
-        yield check(file.read(columns=columns).to_pandas(), schema, path)
+        with _readable(path):
+            frame = file.read(columns=columns).to_pandas()
+        yield check(frame, schema, path)
 
 
 def _open(path: Path) -> pyarrow.parquet.ParquetFile:
+    with _readable(path):
+        return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Name the file in errors about damaged bytes: Arrow raises an OSError without errno for some of them."""
     try:
-        return pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+        yield
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ContractError(f"{path} is not a whole parquet file: {error}") from None

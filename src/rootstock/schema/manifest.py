@@ -1,15 +1,10 @@
-"""Manifest: one row an accepted image, bytes located in an archive. Rejects: one row a refused image, with its reason."""
+"""Manifest: one row an accepted image, its bytes located in an archive. Rejects: one row a refused image, with why."""
 
 import pandera.pandas as pa
 import pyarrow
 
 from rootstock.schema.contract import fullmatch
-
-SPLITS = ("train", "val", "test")
-FORMATS = ("jpeg", "png", "webp")
-# webdataset cuts a member's name at the first dot of its base name, hence no dots
-KEY = r"[A-Za-z0-9_-][A-Za-z0-9_/-]*"
-SHA256 = r"[0-9a-f]{64}"
+from rootstock.schema.names import FORMATS, KEY, SHA256, SPLITS
 
 MANIFEST = pa.DataFrameSchema(
     {
@@ -48,7 +43,7 @@ MANIFEST_ARROW = pyarrow.schema(
 
 REJECTS = pa.DataFrameSchema(
     {
-        "key": pa.Column(str, pa.Check.str_length(min_value=1)),
+        "key": pa.Column(str, fullmatch(KEY), unique=True),
         "split": pa.Column(str, pa.Check.isin(SPLITS)),
         "label": pa.Column("int32", pa.Check.ge(0)),
         "archive": pa.Column(str, pa.Check.str_length(min_value=1)),

@@ -6,7 +6,7 @@ import pandera.pandas as pa
 import pyarrow
 
 from rootstock.schema.contract import fullmatch
-from rootstock.schema.manifest import KEY
+from rootstock.schema.names import KEY
 
 VIEWS = ("center", "ten")  # one central crop; four corners and centre, each flipped as well
 
@@ -14,6 +14,27 @@ VIEWS = ("center", "ten")  # one central crop; four corners and centre, each fli
 def _distribution(frame: pd.DataFrame) -> pd.Series:
     sums = np.array([np.sum(row, dtype=np.float64) for row in frame["probabilities"]])
     return pd.Series(np.abs(sums - 1) < 1e-4, index=frame.index)
+
+
+def _in_range(frame: pd.DataFrame) -> pd.Series:
+    return frame["probabilities"].map(lambda row: float(row.min()) >= 0 and float(row.max()) <= 1 + 1e-6)
+
+
+def _ranked(frame: pd.DataFrame) -> pd.Series:
+    """Whether the five are distinct, in falling order of probability, and nothing more probable is left out."""
+    return pd.Series(
+        [_is_ranking(best, row) for best, row in zip(frame["top5"], frame["probabilities"], strict=True)],
+        index=frame.index,
+    )
+
+
+def _is_ranking(best: np.ndarray, probabilities: np.ndarray) -> bool:
+    if len(best) != min(5, len(probabilities)) or len(set(best.tolist())) != len(best):
+        return False
+    if best.min() < 0 or best.max() >= len(probabilities):
+        return False
+    ranked = probabilities[best]
+    return bool((ranked[:-1] >= ranked[1:]).all() and (probabilities > ranked[-1]).sum() < len(best))
 
 
 def _best_is_predicted(frame: pd.DataFrame) -> pd.Series:
@@ -34,6 +55,8 @@ PREDICTIONS = pa.DataFrameSchema(
     unique=["split", "view", "key"],
     checks=[
         pa.Check(_distribution, error="probabilities that sum to 1 (1e-4)"),
+        pa.Check(_in_range, error="probabilities between 0 and 1"),
+        pa.Check(_ranked, error="top5: the most probable classes, ranked"),
         pa.Check(_best_is_predicted, error="predicted = top5[0] = the most probable class"),
         pa.Check(
             lambda frame: frame["probabilities"].map(len).nunique() == 1, error="as many probabilities in every row"

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pandera.pandas as pa
 
-from rootstock.schema.contract import ContractError, check, read_json, write_json
+from rootstock.schema.contract import ContractError, check_rows, read_json, write_json
+from rootstock.schema.predictions import VIEWS
 
 CANDIDATES = pa.DataFrameSchema(
     {
@@ -19,6 +19,7 @@ CANDIDATES = pa.DataFrameSchema(
     ordered=True,
     name="Selection",
 )
+METRICS = ("top1", "mean_per_class")
 KEYS = {"candidates", "metric", "selected", "split", "view"}
 
 
@@ -36,10 +37,15 @@ def _checked(value: dict, path: Path) -> dict:
     if not isinstance(value, dict) or set(value) != KEYS:
         found = sorted(value) if isinstance(value, dict) else type(value).__name__
         raise ContractError(f"{path}: found keys {found}, wanted {sorted(KEYS)}")
-    frame = check(pd.DataFrame(value["candidates"], columns=list(CANDIDATES.columns)), CANDIDATES, path)
+    frame = check_rows(value["candidates"], CANDIDATES, path, where="candidates")
+    for name, allowed in (("metric", METRICS), ("view", VIEWS)):
+        if value[name] not in allowed:
+            raise ContractError(f"{path}: {name}: found {value[name]!r}, wanted one of {list(allowed)}")
     if value["split"] != "val":
         raise ContractError(f"{path}: split: found {value['split']!r}, wanted 'val': test never decides anything")
     selected = value["selected"]
+    if not isinstance(selected, dict) or set(selected) != {"seed", "strategy"}:
+        raise ContractError(f"{path}: selected: found {selected!r}, wanted strategy and seed")
     rows = frame[(frame["strategy"] == selected["strategy"]) & (frame["seed"] == selected["seed"])]
     if len(rows) != 1:
         raise ContractError(f"{path}: selected: found {selected}, wanted one of the candidates")

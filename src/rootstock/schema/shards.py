@@ -4,7 +4,7 @@ import pandera.pandas as pa
 import pyarrow
 
 from rootstock.schema.contract import ContractError, fullmatch
-from rootstock.schema.manifest import FORMATS, KEY, SHA256, SPLITS
+from rootstock.schema.names import FORMATS, KEY, SHA256, SPLITS
 
 INDEX = pa.DataFrameSchema(
     {

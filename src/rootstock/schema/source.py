@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pandera.pandas as pa
 
-from rootstock.schema.contract import ContractError, check, fullmatch, read_json, write_json
-
-SHA256 = r"[0-9a-f]{64}"
+from rootstock.schema.contract import ContractError, check_rows, fullmatch, read_json, write_json
+from rootstock.schema.names import SHA256
 
 FILES = pa.DataFrameSchema(
     {
@@ -18,7 +16,6 @@ FILES = pa.DataFrameSchema(
     },
     strict=True,
     ordered=True,
-    checks=pa.Check(lambda frame: len(frame) > 0, error="at least one file"),
     name="Source",
 )
 KEYS = {"collection", "files", "verified"}
@@ -46,7 +43,9 @@ def _checked(value: dict, path: Path) -> dict:
         raise ContractError(f"{path}: found keys {found}, wanted {sorted(KEYS)}")
     if value["verified"] not in VERIFIED:
         raise ContractError(f"{path}: verified: found {value['verified']!r}, wanted one of {sorted(VERIFIED)}")
-    check(pd.DataFrame(value["files"], columns=list(FILES.columns)), FILES, path)
+    if not isinstance(value["collection"], str) or not value["collection"]:
+        raise ContractError(f"{path}: collection: found {value['collection']!r}, wanted a name")
+    check_rows(value["files"], FILES, path, where="files")
     names = [file["name"] for file in value["files"]]
     if names != sorted(names):
         raise ContractError(f"{path}: files: found {names[:3]} …, wanted them sorted by name")

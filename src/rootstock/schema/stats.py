@@ -14,7 +14,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from rootstock.schema.contract import ContractError, atomic, check, read_json, write_json
-from rootstock.schema.manifest import SHA256
+from rootstock.schema.names import SHA256
 
 QUANTILES = ("0", "0.05", "0.25", "0.5", "0.75", "0.95", "1")
 NEAR = 1e-9

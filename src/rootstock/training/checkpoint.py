@@ -6,7 +6,6 @@ any moment leaves the state before. Nothing is unpickled. One writer at a time: 
 
 import hashlib
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from rootstock.schema.contract import atomic, write_json
+from rootstock.schema.contract import atomic, fsync_folder, write_json
 
 NUM_KEPT = 2
 MOMENTUM = "momentum."
@@ -42,7 +41,7 @@ def save(folder: Path, *, step: int, tensors: dict[str, torch.Tensor], facts: di
         temporary.write_bytes(data)
     content = {"facts": facts, "step": step, "tensors_sha256": hashlib.sha256(data).hexdigest()}
     write_json(path.with_suffix(".json"), content | {"sha256": _sha256_of(content)})
-    _fsync_folder(folder)
+    fsync_folder(folder)
     _prune(folder, step)
 
 
@@ -128,11 +127,3 @@ def _prune(folder: Path, step: int) -> None:
         (folder / f"step-{past:09d}.safetensors").unlink()
     for temporary in folder.glob(".step-*.tmp"):
         temporary.unlink()
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -22,9 +22,9 @@ def refuse(classifier: Classifier, *, microbatch_size: int, image_size: int, aut
         DeviceMemoryError: always.
     """
     size = microbatch_size // 2
-    while size > 0 and not _fits(classifier, size, image_size, autocast):
+    while size > 1 and not _fits(classifier, size, image_size, autocast):
         size //= 2
-    fits = f"the largest halving that fits is {size}" if size else "not even one image fits"
+    fits = f"the largest halving that fits is {size}" if size > 1 else "not even two images fit"
     raise DeviceMemoryError(
         f"training.microbatch_size {microbatch_size} does not fit the memory of {_device(classifier)}: {fits}; "
         "a smaller microbatch changes what is computed (batch statistics, dropout), so it is for you to choose"

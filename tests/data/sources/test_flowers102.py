@@ -58,7 +58,7 @@ def fetched(tmp_path, **changes) -> Flowers102:
 
 
 def records(flowers):
-    return list(flowers.records(split_seed=0, val_fraction=0.5))
+    return list(flowers.records(split_seed=0, val_fraction=None))
 
 
 def test_records_hold_the_official_splits_zero_based_labels_and_the_bytes(tmp_path):
@@ -77,7 +77,7 @@ def test_records_hold_the_official_splits_zero_based_labels_and_the_bytes(tmp_pa
 
 def test_seed_and_fraction_change_nothing(tmp_path):
     flowers = fetched(tmp_path)
-    assert records(flowers) == list(flowers.records(split_seed=9, val_fraction=0.1))
+    assert records(flowers) == list(flowers.records(split_seed=9, val_fraction=None))
 
 
 def test_the_rows_are_the_three_original_files(tmp_path):
@@ -250,7 +250,7 @@ MISMATCHES = {
 def test_files_that_do_not_belong_together_are_refused_before_any_record(tmp_path, changes, message):
     flowers = fetched(tmp_path, **changes)
     with pytest.raises(ArchiveError) as caught:
-        next(flowers.records(split_seed=0, val_fraction=0.1))
+        next(flowers.records(split_seed=0, val_fraction=None))
     assert message in str(caught.value)
 
 

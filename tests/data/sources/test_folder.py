@@ -3,19 +3,26 @@
 import hashlib
 import os
 import re
+import tarfile
 from collections import Counter
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from rootstock.config.fetch import Fetch
 from rootstock.config.fetch import Folder as Config
+from rootstock.data import manifest, shards
 from rootstock.data.archives import ArchiveError
 from rootstock.data.sources.folder import Folder, key_of
 from rootstock.data.sources.open import open_source
+from rootstock.data.tar_writer import header
 from rootstock.schema import source as source_schema
-from rootstock.schema.manifest import KEY
+from rootstock.schema.contract import read_table
+from rootstock.schema.manifest import MANIFEST, REJECTS
+from rootstock.schema.names import KEY
 
 
 def make(root, names):
@@ -37,7 +44,22 @@ def source(tmp_path, *, path=None, val_fraction=0.2, test_fraction=0.2) -> Folde
 
 
 def records(folder, split_seed=0):
-    return list(folder.records(split_seed=split_seed, val_fraction=0.9))  # its own fraction counts, not this one
+    return list(folder.records(split_seed=split_seed, val_fraction=None))
+
+
+def save(path, number, kind="JPEG"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng([number, *path.parent.name.encode()]).integers(0, 256, (9, 9, 3), np.uint8)
+    Image.fromarray(pixels).save(path, kind)
+
+
+def build(folder, tmp_path):
+    return manifest.build(
+        folder.records(split_seed=0, val_fraction=None),
+        locate=folder.path, class_names=folder.class_names(), collection="folder",
+        backend="simplejpeg", max_pixels=10**6, split_seed=0, gate_fraction=0.5, max_reject_fraction=0.5,
+        manifest=tmp_path / "m.parquet", rejects=tmp_path / "r.parquet", workers=1,
+    )  # fmt: skip
 
 
 TEN = [f"{name}/{number}.jpg" for name in ("rose", "aster") for number in range(10)]
@@ -136,10 +158,33 @@ def test_every_split_has_every_class(tmp_path_factory, count, val, test):
 
 def test_other_files_are_counted_and_suffixes_ignore_case(tmp_path):
     names = [*TEN, "rose/a.JPG", "rose/b.JPEG", "rose/c.WebP", "rose/d.Png"]
-    make(tmp_path / "images", [*names, "rose/notes.txt", "rose/.hidden.jpg", "licence.md", ".git/x.jpg", "rose/e.gif"])
+    others = ["rose/notes.txt", "rose/.hidden.jpg", "LICENCE.TXT", ".git/x.jpg", "rose/README", "labels.csv"]
+    make(tmp_path / "images", [*names, *others])
     folder = source(tmp_path)
+    folder.fetch(progress=False)
     assert len(records(folder)) == len(names)
-    assert folder.num_ignored == 5
+    assert folder.ignored == {".txt": 2, "hidden": 2, "no suffix": 1, ".csv": 1}
+
+
+def test_images_that_we_do_not_read_are_records_for_the_manifest_to_judge(tmp_path):
+    heif = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    root = tmp_path / "images"
+    for name in ("rose", "aster"):
+        for number in range(3):
+            save(root / name / f"{number}.jpg", number)
+    save(root / "rose/old.jfif", 7, "JPEG")
+    save(root / "rose/scan.TIF", 8, "TIFF")
+    save(root / "rose/moving.gif", 9, "GIF")
+    (root / "rose/1.heic").write_bytes(heif)  # what a telephone leaves beside its 1.jpg
+    folder = source(tmp_path)
+    rows = folder.fetch(progress=False)
+    assert {"rose/old.jfif", "rose/scan.TIF", "rose/moving.gif", "rose/1.heic"} <= {row["name"] for row in rows}
+    build(folder, tmp_path)
+    accepted = read_table(tmp_path / "m.parquet", MANIFEST)
+    assert "rose/old" in set(accepted["key"])
+    refused = read_table(tmp_path / "r.parquet", REJECTS)
+    assert sorted(refused["archive"]) == ["rose/1.heic", "rose/moving.gif", "rose/scan.TIF"]
+    assert set(refused["reason"]) == {"neither JPEG, PNG nor WebP"}
 
 
 def test_zero_byte_files_are_records_for_the_manifest_to_reject(tmp_path):
@@ -155,6 +200,11 @@ def test_keys_known_answers():
     assert key_of("train/rose/A-1_b.jpeg") == "train/rose/A-1_b"
     digits = hashlib.sha256("rose/a.b é".encode()).hexdigest()[:8]
     assert key_of("rose/a.b é.jpg") == f"rose/a_b__-{digits}"
+    assert key_of(f"rose/{'x' * 80}.jpg") == f"rose/{'x' * 80}"
+    digits = hashlib.sha256(f"rose/{'x' * 81}".encode()).hexdigest()[:8]
+    assert key_of(f"rose/{'x' * 81}.jpg") == f"rose/{'x' * 80}-{digits}"
+    digits = hashlib.sha256(b"rose/a.heic").hexdigest()[:8]
+    assert key_of("rose/a.heic") == f"rose/a_heic-{digits}"
 
 
 NAME = st.text(st.sampled_from("aB9-_. é花\u202f"), min_size=1, max_size=6).filter(
@@ -169,6 +219,45 @@ def test_keys_are_well_formed_and_unique(names):
     assert len(set(keys)) == len(names)
     for key in keys:
         assert re.fullmatch(KEY, key)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    parts=st.lists(st.text("aé ", min_size=1, max_size=255), min_size=2, max_size=2),
+    split=st.sampled_from(["", "train/"]),
+    suffix=st.sampled_from([".jpg", ".webp", ".heic"]),
+)
+@example(parts=["c" * 255, "i" * 251], split="train/", suffix=".webp")
+@example(parts=["c", "i" * 97], split="", suffix=".jpg")
+def test_keys_of_any_length_fit_a_tar(parts, split, suffix):
+    key = key_of(f"{split}{'/'.join(parts)}{suffix}")
+    assert re.fullmatch(KEY, key)
+    for extension in ("cls", "jpg", "png", "webp"):
+        header(f"{key}.{extension}", 1)  # raises where the name does not fit
+
+
+def test_images_of_long_names_come_through_to_the_shards(tmp_path):
+    root = tmp_path / "images"
+    long = "a photograph of a rose " * 10
+    for name in ("rose", "w" * 240):
+        for number in range(4):
+            save(root / name / f"{long}{number}.jpg", number)
+    folder = source(tmp_path)
+    folder.fetch(progress=False)
+    build(folder, tmp_path)
+    shards.write(
+        tmp_path / "m.parquet", locate=folder.path, folder=tmp_path / "shards",
+        short_side=None, quality=90, max_shard_bytes=10**6, seed=0, workers=1,
+    )  # fmt: skip
+    found = shards.ShardSet(tmp_path / "shards", verify="always")
+    assert sorted(found.keys) == sorted(record.key for record in records(folder))
+    assert len(set(found.keys)) == 8
+    by_key = {record.key: record.archive for record in records(folder)}
+    for position, key in enumerate(found.keys):
+        assert found.read(position) == (root / by_key[key]).read_bytes()
+    for path in (tmp_path / "shards").glob("*.tar"):
+        with tarfile.open(path) as archive:
+            assert {name.rpartition(".")[0] for name in archive.getnames()} <= set(by_key)
 
 
 @pytest.mark.parametrize("stem", ["a", "a b"])
@@ -219,7 +308,7 @@ def test_a_file_in_place_of_the_folder(tmp_path):
 LAYOUT = "wanted <class>/<image> or {train,val,test}/<class>/<image>"
 ALL_OR_NONE = "wanted all of train, val and test, or none of them (then each class is split at random)"
 LACKS = "has the class 'lily', which train lacks; wanted one of train's 2 classes"
-NONE = "holds no images, wanted at least one of .jpg, .jpeg, .png, .webp"
+NONE = "holds no images, wanted at least one of .jpg, .jpeg, .jfif, .png, .webp"
 WITHOUT_VAL = [name for name in GIVEN if not name.startswith("val")]
 WRONG = {
     "one split": (["train/rose/1.jpg", "train/lily/1.jpg"], f"found train without val, test; {ALL_OR_NONE}"),

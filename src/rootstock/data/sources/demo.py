@@ -60,6 +60,7 @@ class Demo:
     def __init__(self, *, config: DemoConfig, roots: Sequence[Path], own: Path):
         self.config = config
         self.own = own
+        self.ignored: dict[str, int] = {}
         official = Official(collection=config.layout, checksums="off", sums={})
         reader = {"ilsvrc2012": ilsvrc2012.Ilsvrc2012, "flowers102": flowers102.Flowers102}[config.layout]
         self._reader = reader(config=official, roots=[own], own=own)
@@ -81,7 +82,7 @@ class Demo:
         """Compare what lies here with the rows that `fetch` gave; one sentence a difference."""
         return self._reader.check(recorded)
 
-    def records(self, *, split_seed: int, val_fraction: float) -> Iterator[Record]:
+    def records(self, *, split_seed: int, val_fraction: float | None) -> Iterator[Record]:
         """Yield the images as the official layout's class does."""
         return self._reader.records(split_seed=split_seed, val_fraction=val_fraction)
 

@@ -42,6 +42,7 @@ class Flowers102:
     def __init__(self, *, config: Official, roots: Sequence[Path], own: Path):
         self.config = config
         self.own = own
+        self.ignored: dict[str, int] = {}
         self._archives = Archives(config=config, published=(IMAGES, LABELS, SPLITS), roots=roots, own=own)
 
     def fetch(self, *, progress: bool, offline: bool = False) -> list[dict]:
@@ -115,7 +116,7 @@ class Flowers102:
             return list(NAMES)
         return [f"class_{number:03d}" for number in range(1, num_classes + 1)]
 
-    def records(self, *, split_seed: int, val_fraction: float) -> Iterator[Record]:
+    def records(self, *, split_seed: int, val_fraction: float | None) -> Iterator[Record]:
         """Yield the images in the archive's order, in the official splits (the arguments change nothing here).
 
         Raises:

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,12 @@ from rootstock.data.archives import ArchiveError
 from rootstock.data.sources.official import differences
 from rootstock.data.sources.record import Record
 from rootstock.data.sums import sums
-from rootstock.schema.manifest import KEY, SPLITS
+from rootstock.schema.names import KEY, SPLITS
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp")
+# images too, though as a rule none that we read: records all the same, so that the manifest lists them with its reason
+OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff")
+MAX_PART = 80  # characters of a key between two `/`: with a hash and an extension behind it, it fits a tar's 100
 WANTED = "wanted <class>/<image> or {train,val,test}/<class>/<image>"
 
 
@@ -49,7 +53,7 @@ class Folder:
         self.config = config
         self.own = own
         self.root = Path(config.path).expanduser().resolve()
-        self.num_ignored = 0  # files that are no images, counted by the last walk
+        self.ignored: Counter[str] = Counter()  # by suffix, files that are no images; of the last walk
 
     def fetch(self, *, progress: bool, offline: bool = False) -> list[dict]:
         """List every image file with its sum; nothing is downloaded, nothing is copied.
@@ -61,7 +65,7 @@ class Folder:
             ArchiveError: as `records`.
         """
         # through the records, so that whatever is wrong with the layout is said now; no seed matters here
-        records = self.records(split_seed=0, val_fraction=self.config.val_fraction)
+        records = self.records(split_seed=0, val_fraction=None)
         images = [Image(record.archive, record.num_bytes) for record in records]
         found = sums(
             [self.path(image.name) for image in images], algorithms=("sha256",), cache=self.own, progress=progress
@@ -87,12 +91,12 @@ class Folder:
             raise ArchiveError(f"{self.root}: found {len(names)} classes, wanted at least 2; {WANTED}")
         return names
 
-    def records(self, *, split_seed: int, val_fraction: float) -> Iterator[Record]:
+    def records(self, *, split_seed: int, val_fraction: float | None) -> Iterator[Record]:
         """Yield the images by split as given, or by class, each class split at random by the configuration's fractions.
 
         Args:
             split_seed: names the streams that split a collection without given splits.
-            val_fraction: not used; the configuration has this collection's own.
+            val_fraction: None; the configuration has this collection's own.
 
         Raises:
             ArchiveError: the layout is not one of the two, a class is empty or too small, two images share a key.
@@ -143,8 +147,8 @@ class Folder:
     # ------------------------------------------------------------------------------------------------- the folder tree
 
     def _walk(self) -> Iterator[Class]:
-        """Yield the classes in the order split, name; count other files in `num_ignored`."""
-        self.num_ignored = 0
+        """Yield the classes in the order split, name; count other files in `ignored`."""
+        self.ignored = Counter()
         if not self.root.is_dir():
             found = "a file" if self.root.exists() else "nothing"
             raise ArchiveError(
@@ -177,10 +181,10 @@ class Folder:
         for entry in self._entries(folder):
             if stat.S_ISDIR(entry.stat().st_mode):
                 names.append(entry.name)
-            elif entry.name.lower().endswith(SUFFIXES):
+            elif _is_image(entry.name):
                 raise ArchiveError(f"{self.root}: {self._relative(entry)} lies in no class folder; {WANTED}")
             else:
-                self.num_ignored += 1
+                self.ignored[entry.suffix.lower() or "no suffix"] += 1
         return names
 
     def _class(self, split: str | None, name: str, folder: Path) -> Class:
@@ -189,8 +193,8 @@ class Folder:
             status = entry.stat()
             if stat.S_ISDIR(status.st_mode):
                 raise ArchiveError(f"{self.root}: {self._relative(entry)} is a folder inside a class; {WANTED}")
-            if not entry.name.lower().endswith(SUFFIXES):
-                self.num_ignored += 1
+            if not _is_image(entry.name):
+                self.ignored[entry.suffix.lower() or "no suffix"] += 1
             elif not stat.S_ISREG(status.st_mode):
                 raise ArchiveError(f"{self.root}: {self._relative(entry)} is not a regular file")
             else:
@@ -211,7 +215,7 @@ class Folder:
             raise ArchiveError(f"{folder} cannot be read: {error.strerror}") from None
         for name in names:
             if name.startswith("."):
-                self.num_ignored += 1
+                self.ignored["hidden"] += 1
                 continue
             path = folder / name
             if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
@@ -229,13 +233,19 @@ class Folder:
         return path.relative_to(self.root).as_posix()
 
 
-def key_of(name: str) -> str:
-    """An image's key: its relative path without the extension, other characters replaced.
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES + OTHER_SUFFIXES)
 
-    Where something was replaced, 8 digits of the path's sha256 keep keys of different paths apart.
+
+def key_of(name: str) -> str:
+    """An image's key: its relative path without the extension, other characters replaced, long names cut.
+
+    Where something was replaced or cut, 8 digits of the path's sha256 keep keys of different paths apart. Extensions
+    that we hardly read stay in the key: a camera's a.heic may lie beside a.jpg.
     """
-    stem = name.rpartition(".")[0]
-    if re.fullmatch(KEY, stem):
+    stem = name if name.lower().endswith(OTHER_SUFFIXES) else name.rpartition(".")[0]
+    parts = stem.split("/")
+    if re.fullmatch(KEY, stem) and max(map(len, parts)) <= MAX_PART:
         return stem
-    cleaned = re.sub(r"[^A-Za-z0-9_/-]", "_", stem)
+    cleaned = "/".join(re.sub(r"[^A-Za-z0-9_-]", "_", part)[:MAX_PART] for part in parts)
     return f"{cleaned}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"

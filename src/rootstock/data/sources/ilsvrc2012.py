@@ -60,6 +60,7 @@ class Ilsvrc2012:
     def __init__(self, *, config: Official, roots: Sequence[Path], own: Path):
         self.config = config
         self.own = own
+        self.ignored: dict[str, int] = {}
         self._archives = Archives(config=config, published=(TRAIN, VAL, DEVKIT), roots=roots, own=own)
 
     def fetch(self, *, progress: bool, offline: bool = False) -> list[dict]:
@@ -90,7 +91,7 @@ class Ilsvrc2012:
         """The words of each synset, sorted by wnid; the index is the label."""
         return self._devkit.names
 
-    def records(self, *, split_seed: int, val_fraction: float) -> Iterator[Record]:
+    def records(self, *, split_seed: int, val_fraction: float | None) -> Iterator[Record]:
         """Yield train and val in the training archive's order, then test.
 
         Args:
@@ -100,6 +101,7 @@ class Ilsvrc2012:
         Raises:
             ArchiveError: the archives do not belong together or are damaged.
         """
+        assert val_fraction is not None, "the configuration sees to it"
         labels = {wnid: label for label, wnid in enumerate(self._devkit.wnids)}
         classes = self._classes(labels)
         self._check_val_images()

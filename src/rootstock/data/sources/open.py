@@ -1,6 +1,6 @@
 """The only place that chooses a collection's class."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,14 +11,16 @@ from rootstock.data.sources.record import Record
 class Source(Protocol):
     """What every collection can do; collections differ nowhere else."""
 
+    ignored: Mapping[str, int]  # files that `fetch` passed over, by suffix
+
     def fetch(self, *, progress: bool, offline: bool = False) -> list[dict]:
         """Make, download or find the files; the rows of source.json."""
 
     def check(self, recorded: Sequence[dict]) -> list[str]:
         """What differs now from the rows that `fetch` gave, in words."""
 
-    def records(self, *, split_seed: int, val_fraction: float) -> Iterator[Record]:
-        """The images, in a deterministic order, one at a time."""
+    def records(self, *, split_seed: int, val_fraction: float | None) -> Iterator[Record]:
+        """The images, in a deterministic order, one at a time; `val_fraction` is None where splits are fixed."""
 
     def class_names(self) -> list[str]:
         """Names whose index is the label."""
