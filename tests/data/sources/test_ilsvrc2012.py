@@ -286,3 +286,8 @@ def test_real_archives_in_the_official_layout(shared_data, tmp_path):
     assert archives.class_names()[0] == "goldfish, Carassius auratus"
     assert found[0].key == "n01443537/n01443537_104"
     assert all(pread(archives.path(r.archive), r.offset, 2) == b"\xff\xd8" for r in found[::997])
+
+
+def test_without_a_val_fraction_there_is_no_way_to_split(tmp_path):
+    with pytest.raises(AssertionError, match="the configuration sees to it"):
+        next(source(tmp_path).records(split_seed=0, val_fraction=None))
