@@ -34,7 +34,7 @@ def test_the_mean_image_shows_what_the_network_sees(short_side: int, crop_size: 
 
 
 def test_a_crop_smaller_than_what_the_network_sees_is_refused() -> None:
-    with pytest.raises(ValueError, match="stats.crop_size: found 200 of short_side 256 pixels, wanted at least 228"):
+    with pytest.raises(ValueError, match=r"found 200 of short_side 256 pixels, wanted at least 228"):
         preprocessing._seen_part(measured(short_side=256, crop_size=200), image_size=64, resize_size=72)
 
 

@@ -262,7 +262,7 @@ def test_changed_images_are_noticed_before_they_are_used(project, tmp_path):
 
 
 def test_ctrl_c_ends_the_manifest_at_once_and_leaves_nothing(project, tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (1800, 1800, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.jpg", quality=95)
     for name in CLASSES:
         (tmp_path / "images" / name).mkdir(parents=True)
@@ -283,7 +283,7 @@ def test_ctrl_c_ends_the_manifest_at_once_and_leaves_nothing(project, tmp_path):
     started = time.perf_counter()
     os.killpg(process.pid, signal.SIGINT)  # to the whole group, as a terminal sends it
     _, errors = process.communicate(timeout=60)
-    assert time.perf_counter() - started < 5.0
+    assert time.perf_counter() - started < 15.0  # 0.2 s on an idle machine
     assert process.returncode == 130, errors[-2000:]
     assert errors.splitlines()[-1] == "interrupted"
     assert "Traceback" not in errors
