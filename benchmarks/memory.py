@@ -8,9 +8,7 @@ Writes benchmarks/results/memory.json.
 """
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import record  # beside this script
 import simplejpeg
 
 from rootstock.data.parallel import num_workers
@@ -30,7 +29,6 @@ NUM_CLASSES = 10
 IMAGE_SIZE = 96  # pixels
 MAX_BYTES = 1 << 30  # the bar
 MAX_GROWTH_BYTES = 100 << 20  # from the fewest to the most images; a few hundred bytes an image are 10 MB
-RESULTS = Path(__file__).parent / "results" / "memory.json"
 
 
 def main() -> None:
@@ -53,9 +51,8 @@ def main() -> None:
                         **rows[-1]
                     )
                 )
-    RESULTS.parent.mkdir(exist_ok=True)
-    machine = {"num_workers": num_workers(), "machine": platform.machine(), "python": platform.python_version()}
-    RESULTS.write_text(json.dumps({"bar_bytes": MAX_BYTES, "rows": rows, **machine}, indent=1, sort_keys=True) + "\n")
+    figures = {"bar_bytes": MAX_BYTES, "num_runs": 1, "num_workers": num_workers(), "rows": rows}
+    print(f"wrote {record.write('memory', figures)}")
     sys.exit(1 if above_bar(rows) else 0)
 
 

@@ -1,9 +1,14 @@
 """Fixtures every room uses."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # started in the background by a shell that ignores Ctrl-C: what we start would inherit that, and tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -57,7 +57,11 @@ def test_configure_notes_its_choice_and_says_what_changed(project: Path, capsys)
         "replicas.seeds=[0, 1]",
     ]
     assert f"finetune.full.training.epochs: {before} → 77" in capsys.readouterr().out
-    cli.main(["configure"])
+    cli.main(["configure"])  # a plain `make repro` later goes on with what was chosen
+    assert read_yaml(project / "params.yaml")["finetune"]["full"]["training"]["epochs"] == 77
+    assert "as before; data=demo goes back" in capsys.readouterr().out
+    cli.main(["configure", "data=demo"])
+    assert configuration.choice(project / "params.yaml") == []
     assert f"finetune.full.training.epochs: 77 → {before}" in capsys.readouterr().out
 
 
@@ -156,7 +160,7 @@ def test_recheck_fetches_again_for_a_new_and_a_changed_image(fetched, capsys) ->
 
 def test_recheck_leaves_another_collection_to_dvc(fetched, capsys) -> None:
     shutil.rmtree("images")
-    cli.main(["configure"])  # back to the demo: DVC sees that by the parameters
+    cli.main(["configure", "data=demo"])  # back: DVC sees that by the parameters
     cli.main(["recheck"])
     assert fetched == []
 

@@ -86,7 +86,7 @@ def test_head_and_backbone_are_the_whole_network(small_resnet):
     [
         ({"width": 7}, "f.arch.width: 7 is not allowed: input should be greater than or equal to 8"),
         ({"widht": 64}, "f.arch.widht: unknown key (value 64); did you mean width?"),
-        ({"stem": "large"}, "f.arch.stem: 'large' is not allowed: input should be 'imagenet' or 'small'"),
+        ({"stem": "large"}, "f.arch.stem: 'large' is not allowed: input should be 'imagenet', 'compact' or 'small'"),
     ],
 )
 def test_a_wrong_architecture_is_named(change, message):

@@ -4,6 +4,7 @@ import json
 import random
 import resource
 import signal
+from contextlib import contextmanager
 
 import pandas as pd
 import pandera.pandas as pa
@@ -182,18 +183,20 @@ def test_an_interruption_leaves_what_was_there(tmp_path, stop):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
-    """No file may grow beyond 2000 bytes, as on a full disk."""
+    """No file may grow beyond 2000 bytes, as on a full disk; pytest's own log neither, so the block is short."""
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, old)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, small_disk):
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
     draw = random.Random(0)
     names = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=20)) for _ in range(1000)]
     large = pd.DataFrame({"name": names, "low": range(1000), "high": range(1000)})
@@ -201,7 +204,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, small_disk):
         (tmp_path / "t.parquet", lambda path: write_table(path, [large], SCHEMA, ARROW, {})),
         (tmp_path / "t.json", lambda path: write_json(path, names)),
     ):
-        with pytest.raises(OSError) as caught:  # noqa: PT011
+        with small_disk(), pytest.raises(OSError) as caught:  # noqa: PT011
             write(path)
         assert str(path) in "".join([str(caught.value), *caught.value.__notes__])
     assert list(tmp_path.iterdir()) == []
