@@ -155,18 +155,16 @@ def describe(pairs: pd.DataFrame, *, class_names: list[str], a: str, b: str, spl
         a, b, split, view: what was compared.
     """
     found = compare(pairs, seed=0)
-    percent = lambda value: f"{100 * value:.1f}"  # noqa: E731
-    range_of = lambda low, high: f"[{percent(low)}, {percent(high)}]"  # noqa: E731
     verdict = "more than noise" if found.p_value < LEVEL else "not told from noise"
     lines = [
         f"{b} against {a} on {split}, view {view}: {found.num_images} images of {found.num_classes} classes",
-        f"  top-1 accuracy      {percent(found.accuracy_a)} % → {percent(found.accuracy_b)} %",
-        f"  difference          {percent(found.difference)} points {range_of(found.low, found.high)}",
-        f"  mean per class      {percent(found.per_class_difference)} points "
-        f"{range_of(found.per_class_low, found.per_class_high)}",
+        f"  top-1 accuracy      {_percent(found.accuracy_a)} % → {_percent(found.accuracy_b)} %",
+        f"  difference          {_percent(found.difference)} points {_range(found.low, found.high)}",
+        f"  mean per class      {_percent(found.per_class_difference)} points "
+        f"{_range(found.per_class_low, found.per_class_high)}",
         f"  right alone         {a}: {found.num_only_a} images, {b}: {found.num_only_b}",
         f"  McNemar's test      p = {found.p_value:.2g}: {verdict} at the {100 * LEVEL:.0f} % level",
-        f"  smallest difference that these images show 4 times in 5: {percent(found.smallest_difference)} points",
+        f"  smallest difference that these images show 4 times in 5: {_percent(found.smallest_difference)} points",
         "in brackets 95 % intervals, paired bootstrap",
     ]
     table = per_class(pairs, class_names)
@@ -176,11 +174,19 @@ def describe(pairs: pd.DataFrame, *, class_names: list[str], a: str, b: str, spl
         width = max(map(len, changed["class"]))
         lines.append("classes that changed most:")
         lines += [
-            f"  {row['class']:{width}}  {percent(row['accuracy_a']):>5} % → {percent(row['accuracy_b']):>5} %"
-            f"  ({percent(row['difference'])}, n = {row['num_images']})"
+            f"  {row['class']:{width}}  {_percent(row['accuracy_a']):>5} % → {_percent(row['accuracy_b']):>5} %"
+            f"  ({_percent(row['difference'])}, n = {row['num_images']})"
             for _, row in changed.iterrows()
         ]
     return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _range(low: float, high: float) -> str:
+    return f"[{_percent(low)}, {_percent(high)}]"
 
 
 def _bootstrap(steps: np.ndarray, draws: np.random.Generator) -> tuple[float, float]:
