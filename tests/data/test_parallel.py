@@ -80,6 +80,16 @@ def test_a_dead_worker_is_an_error():
         list(ordered_map(die, range(9), workers=2, ahead=4, preload=()))
 
 
+def test_a_pool_that_broke_before_the_next_item_is_the_same_error():
+    def items():
+        yield 0
+        time.sleep(3)  # the worker is dead by now, and the pool knows
+        yield from range(1, 9)
+
+    with pytest.raises(WorkerError, match="killed for memory"):
+        list(ordered_map(die, items(), workers=2, ahead=4, preload=()))
+
+
 def test_leaving_early_ends_the_workers_at_once():
     results = ordered_map(time.sleep, [0.0, 30.0, 30.0, 30.0], workers=2, ahead=3, preload=())
     next(results)

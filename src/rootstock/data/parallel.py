@@ -84,7 +84,9 @@ def _in_order(
     waiting: deque[tuple[int, Item, Future]] = deque()
     try:
         for number, item in enumerate(items):
-            waiting.append((number, item, executor.submit(function, item)))
+            with _dead_workers_named():  # a pool that broke meanwhile refuses already here
+                future = executor.submit(function, item)
+            waiting.append((number, item, future))
             if len(waiting) >= ahead:
                 yield _result(*waiting.popleft())
         while waiting:
@@ -95,11 +97,16 @@ def _in_order(
 
 
 def _result(number: int, item: object, future: Future) -> object:
-    with _named(number, item):
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            raise WorkerError("a worker process ended without an answer; was it killed for memory?") from error
+    with _named(number, item), _dead_workers_named():
+        return future.result()
+
+
+@contextmanager
+def _dead_workers_named() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise WorkerError("a worker process ended without an answer; was it killed for memory?") from error
 
 
 @contextmanager
