@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -122,7 +122,7 @@ def die_with_parent() -> bool:
     name = _name(parent)
     if name is None or name in SHELLS or sys.platform != "linux":
         # the shell between DVC and us (not every shell replaces itself) survives DVC: watch who is behind it
-        threading.Thread(target=_watch, daemon=True, name="die-with-parent").start()
+        _watch_starter()
     return True
 
 
@@ -143,14 +143,21 @@ def _name(pid: int) -> str | None:
         return None
 
 
-def _watch() -> None:
+def _watch_starter() -> None:
     import psutil
 
+    # Found here, not in the thread: were the starter killed before the thread looks, the thread would find whoever
+    # adopted the shell, and where that one has our session (a container's first process) would watch it for ever.
     try:
         starter = next((process for process in psutil.Process().parents() if process.name() not in SHELLS), None)
-        if starter is not None and not _already_adopted(starter.pid):
-            while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(1.0)
     except psutil.NoSuchProcess:
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+        starter = None
+
+    def watch() -> None:
+        if starter is not None and not _already_adopted(starter.pid):
+            with suppress(psutil.NoSuchProcess):
+                while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
+                    time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="die-with-parent").start()
