@@ -13,10 +13,12 @@ DATASETS = (SOURCE, TARGET)
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
 LOCK = Path("requirements.lock")
+DVC_LOCK = Path("dvc.lock")
 
 PRETRAIN = Path("models/pretrain")
 SELECTION = Path("reports/select/challenger.json")
 REPORT = Path("reports/report.html")
+PROMOTIONS = Path("reports/promotions.jsonl")  # the ledger: a line each decision, in git
 
 
 def source(dataset: str) -> Path:
@@ -67,6 +69,11 @@ def finetune(strategy: str, seed: int) -> Path:
 def evaluate(strategy: str, seed: int) -> Path:
     """The folder of a replica's predictions and metrics."""
     return Path("reports/evaluate") / replica(strategy, seed)
+
+
+def champion(model: str) -> Path:
+    """The folder of a registered model's present champion; `<folder>.dvc` beside it, in git, is DVC's hold on it."""
+    return Path("models/champions") / model
 
 
 def predictions(strategy: str, seed: int) -> Path:

@@ -20,13 +20,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ParamsError: the file is missing, is not YAML, or is not a mapping.
     """
     try:
-        value = YAML(typ="safe", pure=True).load(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing; `make configure` writes it") from None
+    return parse_yaml(text, where=str(path))
+
+
+def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
+    """Parse YAML that is not on disk; `where` names it in errors.
+
+    Raises:
+        ParamsError: it is not YAML, or is not a mapping.
+    """
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise ParamsError(f"{path} is not YAML: {error}") from None
+        raise ParamsError(f"{where} is not YAML: {error}") from None
     if not isinstance(value, dict):
-        raise ParamsError(f"{path}: found {type(value).__name__}, wanted a mapping of sections")
+        raise ParamsError(f"{where}: found {type(value).__name__}, wanted a mapping of sections")
     return value
 
 
