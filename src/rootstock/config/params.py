@@ -8,6 +8,7 @@ from rootstock.config.finetune import Finetune
 from rootstock.config.manifest import Manifest
 from rootstock.config.model import SMALLEST_ALEXNET
 from rootstock.config.pretrain import Pretrain
+from rootstock.config.promote import Promote
 from rootstock.config.replicas import Replicas
 from rootstock.config.report import Report
 from rootstock.config.section import Section
@@ -57,6 +58,7 @@ class Params(Section):
     evaluate: Evaluate
     select: Select
     report: Report
+    promote: Promote
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Params":
