@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add(_configure, "configure", "compose conf/ into params.yaml; without a choice, keep the one it notes")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="data=mine, pretrain.training.epochs=20, …")
     add(_recheck, "recheck", "compare the raw archives with what fetch noted; fetch again where they differ")
+    add(_mend, "mend", "mend what a killed dvc left: a dvc.lock that broke off, entries of dead processes, half files")
     add(_summary, "summary", "print the replicas' results, the verdict, and where to look next")
     command = add(_compare, "compare", "compare two replicas, image by image: is the difference more than noise?")
     command.add_argument("a", help="a replica such as scratch-0, or a predictions.parquet")
@@ -47,8 +48,31 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--title", required=True, help="what was measured, in words")
     add(_docs, "docs", "write the tables of docs/results into README and docs")
     add(_deps, "deps", "write the modules that each stage imports into dvc.yaml")
+    add(
+        _promote,
+        "promote",
+        "judge the chosen replica against the champion; status 0 whether promoted or refused, 1 for errors",
+    )
+    command = add(_rollback, "rollback", "bring back the champion before the present one")
+    command.add_argument("--reason", metavar="text", help="why, for the ledger reports/promotions.jsonl")
     add(_tidy, "tidy", "remove what replicas left that params.yaml no longer names")
+    command = add(_experiment, "experiment", "try other values in a copy of the project, now or queued (dvc exp run)")
+    command.add_argument("overrides", nargs="+", metavar="key=value", help="a sweep lists several: key=1,2,3")
+    command.add_argument("--queue", action="store_true", help="for `dvc queue start`, several at a time")
+    command.add_argument("--name", help="of the experiment; in a sweep the names end in -1, -2, …")
     add(_reconcile, "reconcile", "send MLflow what ended runs left unsent; close the runs whose process is gone")
+    command = add(_retrain, "retrain", "retrain where something changed: judge, push data and a branch, propose it")
+    command.add_argument("--dry", action="store_true", help="only say what would be done")
+    command = add(_explain, "explain", "say why each stage will rerun, and what it took last time; runs nothing")
+    command.add_argument("stage", nargs="?", help="this one in detail, such as finetune@full-0, or finetune")
+    add(_doctor, "doctor", "check environment, machine, disk, DVC, git, MLflow's store and data, and say what to do")
+    command = add(_lineage, "lineage", "print where a model comes from: archives, data, runs, evaluation, decision")
+    command.add_argument("model", help="full-0, champion, a path, an MLflow run id, or models:/name/version")
+    command.add_argument("--verify", action="store_true", help="rehash all that is here; status 1 where it differs")
+    command.add_argument("--json", action="store_true", help="for machines, with whole hashes")
+    command = add(_reproduce, "reproduce", "rebuild a model from nothing at its recorded revision; is it the same?")
+    command.add_argument("model", help="as for lineage")
+    command.add_argument("--keep", action="store_true", help="leave the worktree in .rootstock/reproduce")
     command = add(_ui, "ui", "open MLflow on this project's runs, on this machine only")
     command.add_argument("--port", type=int, default=5000, help="of 127.0.0.1 (5000)")
     return parser
@@ -84,6 +108,13 @@ def _recheck(args: argparse.Namespace) -> None:
         status = recheck.fetch_again(dataset)
         if status:
             sys.exit(status)
+
+
+def _mend(args: argparse.Namespace) -> None:
+    from rootstock.ops import mend
+
+    for line in mend.mend():
+        print(line)
 
 
 def _summary(args: argparse.Namespace) -> None:
@@ -123,6 +154,18 @@ def _deps(args: argparse.Namespace) -> None:
         print(f"dvc.yaml: {stage}")
 
 
+def _promote(args: argparse.Namespace) -> None:
+    from rootstock.ops.promotion import promote
+
+    promote.promote()
+
+
+def _rollback(args: argparse.Namespace) -> None:
+    from rootstock.ops.promotion import promote
+
+    promote.rollback(reason=args.reason)
+
+
 def _tidy(args: argparse.Namespace) -> None:
     from rootstock.ops import tidy
 
@@ -131,11 +174,71 @@ def _tidy(args: argparse.Namespace) -> None:
         print(f"removed {path}")
 
 
+def _experiment(args: argparse.Namespace) -> None:
+    from rootstock.ops import experiment
+    from rootstock.ops.configuration import choice
+
+    asked = {"queue": args.queue, "name": args.name}
+    command = experiment.prepare(layout.CONF, choice=choice(layout.PARAMS), overrides=args.overrides, **asked)
+    status = experiment.run(command)
+    if status:
+        sys.exit(status)
+    print(experiment.advice(**asked))
+
+
 def _reconcile(args: argparse.Namespace) -> None:
     from rootstock.ops import tracking
 
     for run_id in tracking.reconcile(store=layout.project()):
         print(f"closed or completed run {run_id}")
+
+
+def _retrain(args: argparse.Namespace) -> None:
+    from rootstock.ops.retraining import retrain
+
+    status = retrain.retrain(dry=args.dry, say=lambda line: print(line, flush=True))
+    if status:
+        sys.exit(status)
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from rootstock.ops.explanation import explain
+
+    outlook = explain.examine()
+    print(explain.detail(outlook, args.stage) if args.stage else explain.summary(outlook))
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from rootstock.ops.doctor import doctor, finding
+
+    findings = doctor.examine()
+    print(finding.text(findings))
+    if any(found.level == finding.FAIL for found in findings):
+        sys.exit(1)
+
+
+def _lineage(args: argparse.Namespace) -> None:
+    from rootstock.ops.lineage import lineage, subject, verify
+
+    traced = lineage.trace(subject.find(args.model))
+    if not args.json:
+        print(lineage.text(traced), flush=True)
+    checked = verify.verify(traced.subject) if args.verify else None
+    if args.json:
+        print(lineage.to_json(traced, checked))
+    elif checked is not None:
+        print(lineage.verdict(checked))
+    if checked is not None and lineage.first_difference(checked):
+        sys.exit(1)
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    from rootstock.ops.reproduction import reproduce
+
+    report = reproduce.reproduce(args.model, keep=args.keep, say=lambda line: print(line, flush=True))
+    print(report.text)
+    if not report.outcome.is_good:
+        sys.exit(1)
 
 
 def _ui(args: argparse.Namespace) -> None:

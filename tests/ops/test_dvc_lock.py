@@ -48,7 +48,8 @@ def test_an_unknown_stage_is_named(records):
 
 
 def lock(md5):
-    return f"schema: '2.0'\nstages:\n  a:\n    cmd: make a\n    outs:\n    - path: a\n      md5: {md5}\n"
+    outs = f"    - path: a\n      md5: {md5}\n    - path: empty\n      md5: {'e' * 32}\n"
+    return f"schema: '2.0'\nstages:\n  a:\n    cmd: make a\n    outs:\n{outs}"
 
 
 def test_the_revision_that_brought_a_hash(tmp_path):
@@ -65,9 +66,11 @@ def test_the_revision_that_brought_a_hash(tmp_path):
         git("add", "-A")
         git("commit", "-qm", "x")
         revisions.append(git("rev-parse", "HEAD"))
-    assert dvc_lock.revision_with("a" * 32, tmp_path) == revisions[0]
-    assert dvc_lock.revision_with("b" * 32, tmp_path) == revisions[2]
-    assert dvc_lock.revision_with("c" * 32, tmp_path) is None
-    assert dvc_lock.at(revisions[1], tmp_path)["a"].outs == {"a": "a" * 32}
+    assert dvc_lock.revision_with(["a" * 32], tmp_path) == revisions[0]
+    assert dvc_lock.revision_with(["b" * 32], tmp_path) == revisions[2]
+    assert dvc_lock.revision_with(["c" * 32], tmp_path) is None
+    assert dvc_lock.revision_with(["e" * 32, "b" * 32], tmp_path) == revisions[2], "one is older than the other"
+    assert dvc_lock.revision_with(["a" * 32, "b" * 32], tmp_path) is None, "never together"
+    assert dvc_lock.at(revisions[1], tmp_path)["a"].outs == {"a": "a" * 32, "empty": "e" * 32}
     with pytest.raises(ValueError, match="git show"):
         dvc_lock.at("f" * 40, tmp_path)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rootstock.ops import process, store, tracking
+from rootstock.ops.locks import take
 from rootstock.ops.tracking import Point
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # MLflow's own
@@ -146,7 +147,7 @@ def test_a_stage_killed_before_the_store_was_open_loses_nothing(project, child):
 def test_what_an_early_attempt_left_does_not_end_the_run_of_a_later_one(project, child, monkeypatch):
     assert child(project, "at-once", LOSSES).wait() == -signal.SIGKILL
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "_deliver_leftovers", lambda *arguments: [])
+        patch.setattr(tracking, "_deliver_leftovers", lambda *arguments, **options: [])
         with start(project):
             pass
     assert len(tracking.reconcile(store=project)) == 1
@@ -225,7 +226,8 @@ def test_a_run_records_what_it_was_given(project, tmp_path, monkeypatch):
         "name": "x",
     }
     found = tags_of(project)
-    assert found["mlflow.runName"] == "finetune-full-0"
+    assert found["mlflow.runName"] == "brave-fern finetune-full-0"
+    assert (found["group"], found["data"]) == ("brave-fern finetune-full", "d41d8cd9")
     assert (found["dvc.stage"], found["dvc.experiment"]) == ("finetune@full-0", "brave-fern")
     assert (found["hardware.cpu"], found["hardware.gpus"], found["later"], found["collection"]) == (
         "fast",
@@ -361,6 +363,7 @@ def test_a_run_of_another_host_is_closed_only_after_a_long_silence(project, sile
         "token": "t",
         "attempt": 1,
         "run_name": "x",
+        "shown_name": "x",
         "stage": "pretrain",
         "start_ms": now_ms,
         "process": elsewhere,
@@ -397,3 +400,25 @@ def test_importing_tracking_does_not_import_mlflow():
     code = "import sys, rootstock.ops.tracking; print(*{'mlflow', 'torch', 'pandas'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
     assert Path(store.__file__).exists()
+
+
+def test_the_machine_is_sampled_once_a_step_also_in_the_second_of_leaving(project, monkeypatch):
+    monkeypatch.setattr(tracking, "SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(tracking, "TICK_SECONDS", 0.02)
+    with start(project):
+        time.sleep(0.3)
+    counts = query(
+        project, "select count(*) from metrics where key = 'system/cpu_utilization_percentage' group by step"
+    )
+    assert counts
+    assert set(counts) == {(1,)}
+
+
+def test_a_made_store_is_opened_while_another_process_opens_it(project, monkeypatch):
+    monkeypatch.setattr(store, "CREATION_SECONDS", 0.0)
+    with open(project / "mlflow.db.lock", "a") as held:
+        assert take(held, timeout_s=0.0)
+        store.Store(project)
+        (project / "mlflow.db").unlink()  # a new one is made by one process at a time
+        with pytest.raises(store.StoreError, match="another process has been opening"):
+            store.Store(project)

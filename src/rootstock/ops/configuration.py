@@ -27,16 +27,20 @@ def configure(path: Path, *, conf: Path, overrides: list[str]) -> list[str]:
         ParamsError: conf/ and the choice make no valid configuration; params.yaml stays as it was.
     """
     composed = compose(conf, overrides)
-    before = _leaves(read_yaml(path)) if path.is_file() else {}
-    after = _leaves(composed)
+    before = read_yaml(path) if path.is_file() else {}
     is_default = not overrides or composed == compose(conf, [])
     header = HEADER + ("" if is_default else f"\n{CHOICE}{shlex.join(overrides)}")
     temporary = path.with_name(f"{path.name}.tmp")
     write_yaml(temporary, composed, header=header)
     os.replace(temporary, path)
-    keys = dict.fromkeys([*before, *after])
-    pairs = [(key, before.get(key, ABSENT), after.get(key, ABSENT)) for key in keys if before]
-    return [f"{key}: {_text(old)} → {_text(new)}" for key, old, new in pairs if old is ABSENT or old != new]
+    return differences(before, composed) if before else []
+
+
+def differences(before: Any, after: Any, prefix: str = "") -> list[str]:
+    """Return what differs between two nested values: a line each key, `pretrain.training.epochs: 12 → 20`."""
+    old, new = _leaves(before, prefix), _leaves(after, prefix)
+    pairs = [(key, old.get(key, ABSENT), new.get(key, ABSENT)) for key in dict.fromkeys([*old, *new])]
+    return [f"{key}: {_text(a)} → {_text(b)}" for key, a, b in pairs if a is ABSENT or a != b]
 
 
 def choice(path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """What `dvc.lock` records of each stage: here, or at a revision in git. Read only; DVC alone writes it."""
 
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,14 +50,36 @@ def at(revision: str, root: Path = Path()) -> dict[str, Record]:
         ValueError: there is no such revision, or it holds no dvc.lock.
     """
     name = f"{revision}:{layout.DVC_LOCK}"
-    return parse(_git(root, "show", name), where=name)
+    return parse(_git(root, "show", name).decode(), where=name)
 
 
-def revision_with(md5: str, root: Path = Path()) -> str | None:
-    """Return the first revision (40 digits) whose dvc.lock holds a hash, seen from HEAD; None where none does."""
-    # -S lists the commits that changed how often the text occurs: the oldest one brought it
-    found = _git(root, "log", "--format=%H", "-S", md5, "--", str(layout.DVC_LOCK)).split()
-    return found[-1] if found else None
+def revision_with(hashes: Collection[str], root: Path = Path()) -> str | None:
+    """Return the first revision (40 digits) whose dvc.lock holds all hashes, seen from HEAD; None where none does."""
+    # one hash may be much older than the others: an empty table is the same for all data
+    touched = {revision for md5 in hashes for revision in revisions_with(md5, layout.DVC_LOCK, root)}
+    for revision in (revision for revision in revisions_of(layout.DVC_LOCK, root) if revision in touched):
+        text = (content(revision, layout.DVC_LOCK, root) or b"").decode()
+        if all(md5 in text for md5 in hashes):
+            return revision
+    return None
+
+
+def revisions_with(text: str, path: Path, root: Path = Path()) -> list[str]:
+    """Return the revisions that brought a text into a file or folder, or took it out, seen from HEAD, oldest first."""
+    return _git(root, "log", "--reverse", "--format=%H", "-S", text, "--", str(path)).decode().split()
+
+
+def revisions_of(path: Path, root: Path = Path()) -> list[str]:
+    """Return the revisions that changed a file, seen from HEAD, oldest first; none where there is no commit yet."""
+    return _git(root, "log", "--reverse", "--format=%H", "--", str(path)).decode().split()
+
+
+def content(revision: str, path: str | Path, root: Path = Path()) -> bytes | None:
+    """Return a file's bytes at a revision; None where the revision holds no such file."""
+    try:
+        return _git(root, "show", f"{revision}:{path}")
+    except ValueError:
+        return None
 
 
 def producer(records: dict[str, Record], path: str) -> Record | None:
@@ -95,9 +118,9 @@ def _holds(folder: str, path: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def _git(root: Path, *arguments: str) -> str:
+def _git(root: Path, *arguments: str) -> bytes:
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
-        raise ValueError(f"git {arguments[0]}: {done.stderr.strip()}")
+        raise ValueError(f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

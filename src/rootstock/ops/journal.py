@@ -122,9 +122,9 @@ def _write(file: IO[bytes], data: bytes) -> None:
         raise
 
 
-def leftovers(folder: Path) -> Iterator[Journal]:
-    """Yield, locked, each journal whose writer is gone; the caller removes or closes it."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+def leftovers(folder: Path, *, token: str = "") -> Iterator[Journal]:
+    """Yield, locked, each journal whose writer is gone (`token`: of this run); the caller removes or closes it."""
+    for path in sorted(folder.glob(f"{token}*{SUFFIX}")):
         try:
             file = open(path, "r+b", buffering=0)  # noqa: SIM115 (handed over to the journal)
         except FileNotFoundError:

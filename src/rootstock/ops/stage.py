@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rootstock.ops import mend
 from rootstock.ops.locks import die_with_parent
 
 
@@ -36,6 +37,8 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def wrapped() -> None:
         die_with_parent()
+        if "DVC_STAGE" in os.environ:
+            mend.keep()
         with plain_errors():
             main()
 

@@ -7,9 +7,10 @@ callers report and outlive; `RefusedError` means that the store is well and will
 import json
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",  # else every new database is announced
     # its own 7 tries of 120 s would hold a leaving process for minutes; the journal tries again anyway
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -51,7 +53,7 @@ def tracking_uri(project: Path) -> str:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Turn what MLflow, its database and its network raise into `StoreError`."""
     try:
         from mlflow.exceptions import MlflowException
@@ -68,10 +70,10 @@ def _translated() -> Iterator[None]:
 
 
 class Store:
-    """An open tracking store and its experiment."""
+    """An open tracking store: its client and the id of our experiment in it."""
 
     def __init__(self, project: Path) -> None:
-        """Open, and make what is missing, under a file lock: the migrations of a new SQLite file must not race.
+        """Open, and make what is missing; a new SQLite file under a file lock: its migrations must not race.
 
         MLflow's own lock does not prevent it: three processes at once end in `duplicate column name` (tried on 3.17.2).
 
@@ -81,50 +83,50 @@ class Store:
         for key, value in SETTINGS.items():
             os.environ.setdefault(key, value)
         uri = tracking_uri(project)
-        with _translated(), _creation_lock(uri):
-            from mlflow.tracking.client import MlflowClient
-
+        with translated():
+            from mlflow.tracking.client import MlflowClient  # takes seconds: not under the lock
+        with translated(), _creation_lock(uri):
             logging.getLogger("alembic").setLevel(logging.WARNING)
-            self._client = MlflowClient(uri)
-            self._experiment = self._find_experiment(project, is_local=uri.startswith(SQLITE))
+            self.client = MlflowClient(uri)
+            self.experiment = self._find_experiment(project, is_local=uri.startswith(SQLITE))
 
     def _find_experiment(self, project: Path, *, is_local: bool) -> str:
-        found = self._client.get_experiment_by_name(EXPERIMENT)
+        found = self.client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             return found.experiment_id
         # a server knows better where artifacts go
         location = (project.resolve() / "mlartifacts").as_uri() if is_local else None
-        return self._client.create_experiment(EXPERIMENT, artifact_location=location)
+        return self.client.create_experiment(EXPERIMENT, artifact_location=location)
 
     def find_run(self, token: str) -> str | None:
         """Return the id of the run with this token, which is a part of its creation: no run is lost or made twice."""
-        with _translated():
-            runs = self._client.search_runs([self._experiment], f"tags.`{TOKEN}` = '{token}'", max_results=1)
+        with translated():
+            runs = self.client.search_runs([self.experiment], f"tags.`{TOKEN}` = '{token}'", max_results=1)
         return runs[0].info.run_id if runs else None
 
     def open_run(self, header: dict) -> "OpenRun":
         """Find or make the run of a journal's header."""
         run_id = self.find_run(header["token"])
-        with _translated():
+        with translated():
             if run_id is None:
-                created = self._client.create_run(
-                    self._experiment,
+                created = self.client.create_run(
+                    self.experiment,
                     start_time=header["start_ms"],
-                    run_name=header["run_name"],
+                    run_name=header["shown_name"],
                     tags={TOKEN: header["token"], **_life_tags(header, header["start_ms"])},
                 )
-                return OpenRun(self._client, created, header, is_new=True)
-            return OpenRun(self._client, self._client.get_run(run_id), header, is_new=False)
+                return OpenRun(self.client, created, header, is_new=True)
+            return OpenRun(self.client, self.client.get_run(run_id), header, is_new=False)
 
     def close_abandoned(self) -> list[str]:
         """Set RUNNING runs whose process is gone to KILLED, ended at their last heartbeat; return their ids."""
-        with _translated():
-            running = self._client.search_runs([self._experiment], "attributes.status = 'RUNNING'", max_results=1000)
+        with translated():
+            running = self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'", max_results=1000)
             closed = [run.info.run_id for run in running if _is_abandoned(run)]
             for run_id in closed:
-                run = self._client.get_run(run_id)  # again: its next attempt may have begun meanwhile
+                run = self.client.get_run(run_id)  # again: its next attempt may have begun meanwhile
                 if _is_abandoned(run):
-                    self._client.set_terminated(run_id, "KILLED", end_time=int(run.data.tags[HEARTBEAT]))
+                    self.client.set_terminated(run_id, "KILLED", end_time=int(run.data.tags[HEARTBEAT]))
         return closed
 
 
@@ -133,7 +135,7 @@ class OpenRun:
 
     def __init__(self, client: Any, run: Any, header: dict, *, is_new: bool) -> None:
         self.id: str = run.info.run_id
-        self._client = client
+        self.client = client
         self._header = header
         self._params: dict[str, str] = dict(run.data.params)
         self._logged_steps: dict[str, set[int]] | None = None if is_new else {}
@@ -157,19 +159,19 @@ class OpenRun:
         params, changed = self._split_params(by_kind.pop("param", []))
         tags = [*by_kind.pop("tag", []), *changed]
         metrics = [Metric(key, value, ms, step) for key, value, step, ms in self._new_points(by_kind.pop("point", []))]
-        with _translated():
+        with translated():
             if metrics:
-                self._client.log_batch(self.id, metrics=metrics)
+                self.client.log_batch(self.id, metrics=metrics)
             for batch in _batches(params):
-                self._client.log_batch(self.id, params=[Param(key, value) for key, value in batch])
+                self.client.log_batch(self.id, params=[Param(key, value) for key, value in batch])
             for batch in _batches(tags):
-                self._client.log_batch(self.id, tags=[RunTag(key, value) for key, value in batch])
+                self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in batch])
             if inputs := by_kind.pop("input", []):
                 self._log_inputs(inputs)
             for (path,) in by_kind.pop("artifact", []):
                 if not Path(path).exists():
                     raise RefusedError("the file is gone since it was handed over")
-                self._client.log_artifact(self.id, path)
+                self.client.log_artifact(self.id, path)
         self._params |= dict(params)
         by_kind.pop("header", None)
         by_kind.pop("end", None)
@@ -194,8 +196,8 @@ class OpenRun:
         if self._logged_steps is None:
             return points
         for key in {point[0] for point in points} - self._logged_steps.keys():
-            with _translated():
-                history = self._client.get_metric_history(self.id, key)
+            with translated():
+                history = self.client.get_metric_history(self.id, key)
             self._logged_steps[key] = {metric.step for metric in history}
         return [point for point in points if point[2] not in self._logged_steps[point[0]]]
 
@@ -210,24 +212,24 @@ class OpenRun:
             )
             for name, digest in inputs
         ]
-        self._client.log_inputs(self.id, datasets=datasets)
+        self.client.log_inputs(self.id, datasets=datasets)
         for batch in _batches(inputs):  # as tags too: these can be searched and compared
-            self._client.log_batch(self.id, tags=[RunTag(f"input.{name}", digest) for name, digest in batch])
+            self.client.log_batch(self.id, tags=[RunTag(f"input.{name}", digest) for name, digest in batch])
 
     def beat(self, now_ms: int) -> None:
         """Say that the process lives; also undoes a reconcile that misjudged it."""
         from mlflow.entities import RunTag
 
         tags = [RunTag(key, value) for key, value in _life_tags(self._header, now_ms).items()]
-        with _translated():
-            self._client.log_batch(self.id, tags=tags)
-            self._client.update_run(self.id, status="RUNNING")
+        with translated():
+            self.client.log_batch(self.id, tags=tags)
+            self.client.update_run(self.id, status="RUNNING")
 
     def end(self, status: str, end_ms: int) -> None:
         """Set the final status, unless a later attempt has taken the run over."""
-        with _translated():
-            if self._client.get_run(self.id).data.tags.get(ATTEMPT) == str(self._header["attempt"]):
-                self._client.set_terminated(self.id, status, end_time=end_ms)
+        with translated():
+            if self.client.get_run(self.id).data.tags.get(ATTEMPT) == str(self._header["attempt"]):
+                self.client.set_terminated(self.id, status, end_time=end_ms)
 
 
 def deliver(run: OpenRun, journal: Journal) -> list[str]:
@@ -274,8 +276,8 @@ def _is_abandoned(run: Any) -> bool:
 
 @contextmanager
 def _creation_lock(uri: str) -> Iterator[None]:
-    """Let one process at a time open a SQLite store; beside the file, because several projects may share it."""
-    if not uri.startswith(SQLITE):
+    """Let one process at a time make a SQLite store; beside the file, because several projects may share it."""
+    if not uri.startswith(SQLITE) or _is_made(Path(uri.removeprefix(SQLITE))):
         yield
         return
     path = Path(uri.removeprefix(SQLITE) + ".lock")
@@ -284,3 +286,17 @@ def _creation_lock(uri: str) -> Iterator[None]:
         if not take(lock, timeout_s=CREATION_SECONDS):
             raise StoreError(f"{path}: another process has been opening the store for {CREATION_SECONDS:g} s")
         yield
+
+
+def _is_made(path: Path) -> bool:
+    """Whether a SQLite store holds our experiment, which is made last: it needs no lock to be opened.
+
+    With a lock for every opening, eight experiments on two busy cores waited minutes for one another.
+    """
+    if not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as store:
+            return store.execute("SELECT 1 FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone() is not None
+    except sqlite3.Error:  # half made, or not readable just now: then with the lock
+        return False

@@ -28,10 +28,13 @@ HEARTBEAT_SECONDS = 15.0
 SAMPLE_SECONDS = 10.0
 RETRY_SECONDS = 15.0
 OPEN_SECONDS = 20.0  # how long `Run.id` waits for the store to say the id
-LEAVE_SECONDS = 30.0  # how long a finished stage waits for the last points to arrive
+LEAVE_SECONDS = 120.0  # how long a finished stage waits for its last points: a store that answers may be slow
 KILLED_LEAVE_SECONDS = 5.0  # the same after SIGTERM or Ctrl-C: the next process may be waiting for our lock
 REMEMBERED = ("token", "attempt", "run_name", "start_ms")  # of a run, beside its training's state
 DVC_TAGS = {"dvc.stage": "DVC_STAGE", "dvc.experiment": "DVC_EXP_NAME", "dvc.baseline": "DVC_EXP_BASELINE_REV"}
+WORKSPACE = "workspace"  # the experiment of runs outside any, in DVC's word
+SHARDS = "data/shards/"  # the input that names the data, of which a run shows this many digits
+DATA_DIGITS = 8
 
 
 class Point(NamedTuple):
@@ -121,9 +124,11 @@ def start(
     """
     run_name = "-".join([stage, *map(str, names)])
     memory = state / "tracking.json"
+    experiment = os.environ.get("DVC_EXP_NAME")
     header = {
         **_next_attempt(memory, run_name),
         "run_name": run_name,
+        "shown_name": f"{experiment} {run_name}" if experiment else run_name,  # in lists where all experiments meet
         "stage": stage,
         "store": _store_name(store),
         "process": process.identity(),
@@ -132,7 +137,11 @@ def start(
     courier = _Courier(journal, store, memory)
     run = Run(journal, courier)
     dvc = {tag: os.environ[name] for tag, name in DVC_TAGS.items() if os.environ.get(name)}
-    all_tags = {"stage": stage, **dvc, **_flatten(facts), **tags}
+    data = next((digest[:DATA_DIGITS] for name, digest in inputs.items() if name.startswith(SHARDS)), None)
+    # the runs that differ in their seed alone, the last of a replica's names
+    group = " ".join([experiment or WORKSPACE, "-".join([stage, *map(str, names[:-1])])])
+    ours = {"stage": stage, "group": group, "data": data, "dvc.experiment": WORKSPACE}
+    all_tags = {**ours, **dvc, **_flatten(facts), **tags}
     with unwind_on_sigterm():
         run._append(
             [
@@ -203,6 +212,8 @@ class _Courier:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="tracking")
         self._reported: set[str] = set()
+        self._last_sample = -1  # its step, seconds since the run's start
+        self._store: Store | None = None  # until it has been reconciled
         # due times on the monotonic clock
         self._next_try = 0.0
         self._next_beat = 0.0
@@ -247,6 +258,9 @@ class _Courier:
             self._next_sample = time.monotonic() + SAMPLE_SECONDS
             now_ms = _now_ms()
             step = (now_ms - self._journal.header["start_ms"]) // 1000  # goes on through attempts
+            if step <= self._last_sample:  # leaving within the second of the last one, which would be doubled
+                return
+            self._last_sample = step
             try:
                 self._journal.append([["point", *reading, step, now_ms] for reading in self.sampler.sample().items()])
             except OSError as error:
@@ -263,6 +277,10 @@ class _Courier:
                 self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
             for problem in deliver(self._run, self._journal):
                 self.report("refused", f"the store refused {problem}")
+            if self._store is not None:  # only now: what others left may be much
+                store, self._store = self._store, None
+                _deliver_leftovers(store, self._project, self.report)
+                store.close_abandoned()
         except (StoreError, OSError) as error:  # OSError: our own journal could not be read or written
             self._next_try = time.monotonic() + RETRY_SECONDS
             self.report("store", f"{error}; trying again every {RETRY_SECONDS:g} s")
@@ -271,6 +289,8 @@ class _Courier:
 
     def _open(self) -> OpenRun:
         store = Store(self._project)
+        # first what an earlier attempt at this run left: a point that both have is the earlier one's
+        _deliver_leftovers(store, self._project, self.report, token=self._journal.header["token"])
         run = store.open_run(self._journal.header)
         run.beat(_now_ms())
         self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
@@ -278,8 +298,7 @@ class _Courier:
         self.opened.set()
         if not self._stop.is_set():  # a late store must not bring back the state of a training that has ended
             _remember(self._memory, {key: self._journal.header[key] for key in REMEMBERED} | {"run_id": run.id})
-        _deliver_leftovers(store, self._project, self.report)
-        store.close_abandoned()
+        self._store = store
         return run
 
 
@@ -300,9 +319,11 @@ def reconcile(*, store: Path) -> list[str]:
     return delivered + opened.close_abandoned()
 
 
-def _deliver_leftovers(store: Store, project: Path, report: Callable[[str, str], None]) -> list[str]:
+def _deliver_leftovers(
+    store: Store, project: Path, report: Callable[[str, str], None], *, token: str = ""
+) -> list[str]:
     delivered = []
-    for journal in leftovers(project / ".rootstock" / "runs"):
+    for journal in leftovers(project / ".rootstock" / "runs", token=token):
         if journal.header["store"] != _store_name(project):  # meant for another store
             journal.close()
             continue
