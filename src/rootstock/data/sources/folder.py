@@ -92,10 +92,10 @@ class Folder:
         return names
 
     def records(self, *, split_seed: int, val_fraction: float | None) -> Iterator[Record]:
-        """Yield the images by split as given, or by class, each class split at random by the configuration's fractions.
+        """Yield the images by split as given, or by class, each image's split drawn by the configuration's fractions.
 
         Args:
-            split_seed: names the streams that split a collection without given splits.
+            split_seed: names the draws that split a collection without given splits.
             val_fraction: None; the configuration has this collection's own.
 
         Raises:
@@ -104,8 +104,9 @@ class Folder:
         class_names = self.class_names()
         for found in self._walk():
             label = self._label(found, class_names)
-            splits = [found.split] * len(found.images) if found.split else self._split(found, split_seed)
-            for key, image, split in zip(self._keys(found.images), found.images, splits, strict=True):
+            keys = self._keys(found.images)
+            splits = [found.split] * len(keys) if found.split else self._split(found, keys, split_seed)
+            for key, image, split in zip(keys, found.images, splits, strict=True):
                 yield Record(key, split, label, image.name, 0, image.num_bytes)
 
     def _label(self, found: Class, class_names: list[str]) -> int:
@@ -116,23 +117,15 @@ class Folder:
             )
         return class_names.index(found.name)
 
-    def _split(self, found: Class, split_seed: int) -> list[str]:
-        """A split for each image; at least one image of the class in every split."""
-        num_images = len(found.images)
-        if num_images < len(SPLITS):
+    def _split(self, found: Class, keys: list[str], split_seed: int) -> list[str]:
+        """A split for each image, by its own place in [0, 1); at least one image of the class in every split."""
+        if len(keys) < len(SPLITS):
             raise ArchiveError(
-                f"{self.root}: class {found.name!r}: found {num_images} images, wanted at least {len(SPLITS)}: "
+                f"{self.root}: class {found.name!r}: found {len(keys)} images, wanted at least {len(SPLITS)}: "
                 "one each for train, val and test"
             )
-        num_val = max(1, round(self.config.val_fraction * num_images))
-        num_test = max(1, round(self.config.test_fraction * num_images))
-        while num_val + num_test >= num_images:  # small classes: leave one to train on
-            num_val, num_test = (num_val - 1, num_test) if num_val > num_test else (num_val, num_test - 1)
-        splits = ["train"] * num_images
-        order = rng.stream("folder-split", split_seed, found.name).permutation(num_images)
-        for position, index in enumerate(order[: num_val + num_test]):
-            splits[index] = "val" if position < num_val else "test"
-        return splits
+        places = [rng.key("folder-split", split_seed, found.name, key) / 2**64 for key in keys]
+        return split_by_place(places, val_fraction=self.config.val_fraction, test_fraction=self.config.test_fraction)
 
     def _keys(self, images: list[Image]) -> list[str]:
         """Each image's key, unique."""
@@ -235,6 +228,38 @@ class Folder:
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES + OTHER_SUFFIXES)
+
+
+def split_by_place(places: Sequence[float], *, val_fraction: float, test_fraction: float) -> list[str]:
+    """Split a class: an image's split is its own place's, whatever the other images are, unless a split stays empty.
+
+    val is [0, val_fraction), test the next test_fraction, train the rest. A split in which no place lies takes the
+    image nearest to it: of val or test where that one keeps another, else of train. So at most two images lie outside
+    their own split, none as soon as each split has an image of its own; and no image leaves train when others arrive,
+    unless train had none of its own.
+
+    Args:
+        places: each image's, in [0, 1]; at least three.
+
+    Returns:
+        A split for each place, in their order.
+    """
+    assert len(places) >= len(SPLITS)
+    ends = {
+        "val": (0.0, val_fraction),
+        "test": (val_fraction, val_fraction + test_fraction),
+        "train": (val_fraction + test_fraction, 1.0),
+    }
+    splits = [next((name for name in ("val", "test") if place < ends[name][1]), "train") for place in places]
+    for name, (low, high) in ends.items():
+        if name in splits:
+            continue
+        shared = [index for index, split in enumerate(splits) if splits.count(split) > 1]
+        # what a model was trained on must never become what it is judged on, hence train last
+        lenders = [index for index in shared if splits[index] != "train"] or shared
+        nearest = min(lenders, key=lambda index: (max(low - places[index], places[index] - high), places[index]))
+        splits[nearest] = name
+    return splits
 
 
 def key_of(name: str) -> str:
