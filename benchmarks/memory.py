@@ -127,8 +127,11 @@ def run_stage(stage: str, folder: Path) -> None:
             split_seed=0,
             gate_fraction=0.5,
             max_reject_fraction=0.0,
+            drop_duplicates="none",
+            near_radius=11,
             manifest=folder / "manifest.parquet",
             rejects=folder / "rejects.parquet",
+            duplicates=folder / "duplicates.parquet",
             workers=num_workers(),
         )
     elif stage == "stats":

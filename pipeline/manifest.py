@@ -9,11 +9,13 @@ from rootstock.data import manifest
 from rootstock.data.parallel import num_workers
 from rootstock.ops.collection import open_fetched
 from rootstock.ops.stage import stage
+from rootstock.schema.contract import read_table
+from rootstock.schema.duplicates import DUPLICATES
 
 
 @stage
 def main() -> None:
-    """Write data/manifest/<dataset>.parquet and the rejects beside it."""
+    """Write data/manifest/<dataset>.parquet, and the rejects and the duplicates beside it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", choices=layout.DATASETS, required=True)
     dataset = parser.parse_args().dataset
@@ -30,11 +32,15 @@ def main() -> None:
         split_seed=config.split_seed,
         gate_fraction=config.gate_fraction,
         max_reject_fraction=config.max_reject_fraction,
+        drop_duplicates=config.drop_duplicates,
+        near_radius=config.near_radius,
         manifest=layout.manifest(dataset),
         rejects=layout.rejects(dataset),
+        duplicates=layout.duplicates(dataset),
         workers=num_workers(),
     )
-    print(f"{dataset}: {facts['num_images']}, {facts['num_rejects']} refused, duplicates {facts['duplicates']}")
+    num_duplicates = len(read_table(layout.duplicates(dataset), DUPLICATES))
+    print(f"{dataset}: {facts['num_images']}, {facts['num_rejects']} refused, {num_duplicates} duplicates")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def test_outputs_are_relative_and_distinct():
     ]
     for dataset in layout.DATASETS:
         paths += [
-            layout.source(dataset), layout.manifest(dataset), layout.rejects(dataset), layout.stats(dataset),
-            layout.stats_arrays(dataset), layout.shards(dataset),
+            layout.source(dataset), layout.manifest(dataset), layout.rejects(dataset), layout.duplicates(dataset),
+            layout.stats(dataset), layout.stats_arrays(dataset), layout.shards(dataset),
         ]  # fmt: skip
     assert not any(path.is_absolute() for path in paths)
     assert len(set(paths)) == len(paths)

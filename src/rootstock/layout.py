@@ -36,6 +36,11 @@ def rejects(dataset: str) -> Path:
     return Path("data/manifest") / f"{dataset}.rejects.parquet"
 
 
+def duplicates(dataset: str) -> Path:
+    """One row an image that is also in another split or under another label."""
+    return Path("data/manifest") / f"{dataset}.duplicates.parquet"
+
+
 def stats(dataset: str) -> Path:
     """Statistics as JSON; the arrays lie beside it (`stats_arrays`)."""
     return Path("data/stats") / f"{dataset}.json"

@@ -16,6 +16,7 @@ from rootstock.data.archives import ArchiveError
 from rootstock.data.manifest import ManifestError, is_gate
 from rootstock.data.sources.record import Record
 from rootstock.schema.contract import read_facts, read_table
+from rootstock.schema.duplicates import DUPLICATES
 from rootstock.schema.manifest import MANIFEST, REJECTS
 
 
@@ -50,8 +51,11 @@ class Planted:
             "split_seed": 0,
             "gate_fraction": 0.5,
             "max_reject_fraction": 0.5,
+            "drop_duplicates": "none",
+            "near_radius": 0,
             "manifest": self.folder / "m.parquet",
             "rejects": self.folder / "r.parquet",
+            "duplicates": self.folder / "d.parquet",
             "workers": 1,
             "chunk_size": 3,
         }
@@ -60,6 +64,10 @@ class Planted:
     @property
     def accepted(self) -> pd.DataFrame:
         return read_table(self.folder / "m.parquet", MANIFEST)
+
+    @property
+    def twins(self) -> pd.DataFrame:
+        return read_table(self.folder / "d.parquet", DUPLICATES)
 
     @property
     def refused(self) -> pd.DataFrame:
@@ -122,11 +130,13 @@ def test_a_rotated_image_has_the_size_it_is_seen_in(plant):
 def test_any_number_of_workers_gives_the_same_bytes(plant):
     contents = [image(number) for number in range(14)]
     contents[4] = contents[11] = b"broken"
-    planted = plant(contents)
+    contents[6] = contents[13] = contents[1]
+    planted = plant(contents, split=["train"] * 13 + ["test"])
     found = []
     for workers, chunk_size in ((1, 3), (2, 3), (1, 3)):
-        planted.build(workers=workers, chunk_size=chunk_size)
-        found.append([(planted.folder / name).read_bytes() for name in ("m.parquet", "r.parquet")])
+        planted.build(workers=workers, chunk_size=chunk_size, drop_duplicates="identical")
+        names = ("m.parquet", "r.parquet", "d.parquet")
+        found.append([(planted.folder / name).read_bytes() for name in names])
     assert found[0] == found[1] == found[2]
 
 
@@ -226,20 +236,66 @@ def test_a_full_disk_is_named_and_nothing_partial_stays(plant, workers):
 # ----------------------------------------------------------------------------------------------- duplicates and gates
 
 
-def test_identical_images_across_splits_and_labels_are_counted_and_named(plant):
-    same = image(5)
-    planted = plant(
-        [same, image(1), same, same, image(2)],
-        split=["train", "train", "train", "test", "val"],
-        label=[0, 1, 1, 0, 0],
+def planted_twins(plant) -> Planted:
+    same, contradicted = image(5), image(6)
+    return plant(
+        [same, image(1), same, same, image(2), contradicted, contradicted, contradicted, image(3), image(3)],
+        split=["train", "train", "train", "test", "val", *["train"] * 5],
+        label=[0, 1, 1, 0, 0, 1, 0, 1, 0, 0],
     )
-    duplicates = planted.build()["duplicates"]
-    assert duplicates["across_splits"] == 1
-    assert duplicates["conflicting_labels"] == 1
-    assert duplicates["examples"] == [
-        {"key": "class/002", "split": "train", "label": 1, "other_split": "train", "other_label": 0},
-        {"key": "class/003", "split": "test", "label": 0, "other_split": "train", "other_label": 0},
+
+
+def test_identical_images_of_two_splits_or_labels_are_listed_with_the_one_that_stands_first(plant):
+    planted = planted_twins(plant)
+    facts = planted.build()
+    assert planted.twins["kind"].eq("identical").all()
+    columns = ["key", "split", "label", "other_key", "other_split", "other_label"]
+    assert planted.twins[columns].to_numpy().tolist() == [
+        ["class/000", "train", 0, "class/003", "test", 0],
+        ["class/002", "train", 1, "class/003", "test", 0],
+        ["class/006", "train", 0, "class/005", "train", 1],
     ]
+    assert read_facts(planted.folder / "d.parquet") == {
+        "collection": "planted",
+        "near_radius": 0,
+        "num_dropped": 0,
+        "num_images": 10,
+        # class/007 as 005, class/009 as 008
+        "same_place": {"identical": {"train": 2, "val": 0, "test": 0}, "near": {"train": 0, "val": 0, "test": 0}},
+    }
+    assert facts["num_images"] == {"train": 8, "val": 1, "test": 1}
+    assert len(planted.accepted) == 10
+
+
+def test_identical_images_are_dropped_from_train_alone_and_say_why(plant):
+    planted = planted_twins(plant)
+    facts = planted.build(drop_duplicates="identical", max_reject_fraction=0.0)
+    assert planted.accepted["key"].tolist() == [f"class/{number:03d}" for number in (1, 3, 4, 8, 9)]
+    assert planted.refused[["key", "reason"]].to_numpy().tolist() == [
+        ["class/000", "duplicate: the same bytes as class/003 (test, class 'a')"],
+        ["class/002", "duplicate: the same bytes as class/003 (test, class 'a')"],
+        ["class/005", "duplicate: the same bytes as class/006 (train, class 'a')"],
+        ["class/006", "duplicate: the same bytes as class/005 (train, class 'b')"],
+        ["class/007", "duplicate: the same bytes as class/006 (train, class 'a')"],
+    ]
+    assert facts["num_images"] == {"train": 3, "val": 1, "test": 1}
+    assert facts["num_rejects"] == 5
+    assert read_facts(planted.folder / "d.parquet")["num_dropped"] == 5
+    assert len(planted.twins) == 3, "what was found stays listed"
+
+
+def test_held_out_images_are_never_dropped(plant):
+    planted = plant([image(), image(1), image(2), image(2)], split=["train", "train", "val", "test"])
+    planted.build(drop_duplicates="identical")
+    assert len(planted.accepted) == 4
+    assert planted.twins[["key", "other_key"]].to_numpy().tolist() == [["class/002", "class/003"]]
+
+
+def test_a_class_of_nothing_but_dropped_images_is_named(plant):
+    planted = plant([image(), image(1), image(1)], split=["train", "train", "test"])
+    with pytest.raises(ManifestError, match="class 'b' has no training image"):
+        planted.build(drop_duplicates="identical")
+    assert planted.names() == ["images.bin", "r.parquet"]
 
 
 def test_the_gate_is_a_fraction_of_val_and_stays_when_images_arrive(plant):

@@ -11,6 +11,7 @@ from rootstock.evaluation import figures, metrics, mistakes, report
 from rootstock.evaluation.predictions import table
 from rootstock.evaluation.select import choose
 from rootstock.evaluation.verdict import judge
+from rootstock.schema.duplicates import DUPLICATES
 
 EVIL = '<script>alert("1")</script>'
 ACCURACY = {"full": 0.86, "linear": 0.74, "scratch": 0.55}
@@ -66,6 +67,31 @@ def photograph(*names: str | int, side: int = 96) -> np.ndarray:
     return (255 * np.where(petals[..., None], colour, ground * (1 + y[..., None] / 2))).astype(np.uint8)
 
 
+TWINS = [
+    ("identical", "jpg/a", "train", 0, "jpg/b", "test", 0, 0, False),
+    ("identical", "jpg/c", "train", 2, "jpg/d", "test", 1, 0, False),
+    ("near", "jpg/e", "train", 3, "jpg/f", "test", 3, 7, True),
+    ("near", "jpg/g", "val", 3, "jpg/f", "test", 3, 9, False),
+]
+
+
+def found_twice(class_names: list[str], twins: list[tuple]) -> dict:
+    return {
+        "facts": {
+            "num_images": 8189,
+            "num_dropped": len(twins) // 2,
+            "near_radius": 11,
+            "same_place": {
+                "identical": {"train": 0, "val": 0, "test": 0},
+                "near": {"train": len(twins), "val": 0, "test": len(twins) // 2},
+            },
+        },
+        "rows": pd.DataFrame(twins, columns=list(DUPLICATES.columns)),
+        "images": {f"jpg/{name}": photograph("twin", name) for name in "bdef"} if twins else {},
+        "class_names": class_names,
+    }
+
+
 def inputs(num_classes: int, *, views: tuple[str, ...] = ("center", "ten"), seeds: int = 3) -> dict:
     names = ["pink primrose", "hard-leaved pocket orchid", EVIL, "Ranunculus & co", "sweet pea", "tiger lily"]
     class_names = (names + [f"flower number {index}" for index in range(num_classes)])[:num_classes]
@@ -109,6 +135,7 @@ def inputs(num_classes: int, *, views: tuple[str, ...] = ("center", "ten"), seed
             {"title": "Validation", "caption": "The central crop.", "rows": [[photograph(9, c) for c in range(8)]]},
         ],
         "error_images": {key: photograph(key) for key in errors["key"][:5]},
+        "duplicates": {"source": found_twice(class_names, []), "target": found_twice(class_names, TWINS)},
         "rejects": {"source": rejects.iloc[:0], "target": rejects},
         "runs": {
             "pretrain": {"wall_seconds": 3725.0, "images_per_second": 251.3, "hardware": hardware},
@@ -118,6 +145,7 @@ def inputs(num_classes: int, *, views: tuple[str, ...] = ("center", "ten"), seed
         "class_names": class_names,
         "commands": ["make repro            # everything again", "make ui               # MLflow: every run"],
         "num_errors": 6,
+        "num_duplicates": 3,
         "num_rejects": 2,
     }
 
@@ -228,6 +256,28 @@ def test_rejects_timings_and_commands_are_listed(page: Page) -> None:
     assert "make repro # everything again" in page.text
 
 
+def test_duplicates_are_counted_and_shown_side_by_side(page: Page) -> None:
+    assert "4 of 8 189 images show the same as one of another split or label; dropped from train" in page.text
+    for row in ("identicaltraintest11", "neartraintest10", "nearvaltest10"):  # the cells of a row
+        assert row in page.text
+    assert "Within one split and label, which leaks nothing: 6 near (train 4, test 2)." in page.text
+    assert "identical bytes" in page.text
+    assert "near: 7 of 64 bits differ, mirrored" in page.text
+    assert "3 of 4 shown; all are in data/manifest/target.duplicates.parquet" in page.text
+    assert page.text.count("dropped pink primrose") == 1, "no picture of a dropped image"
+    shown = [value for name, value in page.attributes if name == "alt"]
+    assert [key for key in "abcdefg" if f"jpg/{key}" in shown] == list("bdef")
+    assert (
+        "None: among 8 189 images no bytes are in two splits or under two labels, and no two such images look "
+        "alike (hashes within 11 of 64 bits)." in page.text
+    )
+
+
+def test_dropped_duplicates_are_one_reason(small: dict) -> None:
+    frame = small["rejects"]["target"].assign(reason=[f"duplicate: the same bytes as {n} (test)" for n in range(3)])
+    assert "3 rejected: duplicate of another image (3)." in Page(report.build(**small | {"rejects": {"t": frame}})).text
+
+
 def test_rare_reasons_are_summed_up_and_one_epoch_is_enough(small: dict) -> None:
     many = pd.concat([small["rejects"]["target"]] * 4, ignore_index=True)
     many["reason"] = [f"truncated at byte {index}" for index in range(len(many))]
@@ -247,7 +297,7 @@ def test_many_classes_become_a_picture_and_a_folded_table(page: Page, large_page
 
 def test_a_bare_project_still_has_a_report(small: dict) -> None:
     bare = copy.deepcopy(small) | {"histories": {}, "stats": {}, "mean_images": {}, "galleries": [], "rejects": {}}
-    bare |= {"runs": {}, "error_images": {}, "num_errors": 0}
+    bare |= {"duplicates": {}, "runs": {}, "error_images": {}, "num_errors": 0}
     page = Page(report.build(**bare))
     assert "No timings were recorded." in page.text
     assert "curves" not in [value for name, value in page.attributes if name == "id"]

@@ -13,7 +13,7 @@ def test_valid_sections() -> None:
     section = parse(Evaluate, {"views": ["center", "ten"], "batch_size": 64}, where="evaluate")
     assert section.views == list(CROPS)
     assert set(get_args(Select.model_fields["view"].annotation)) == set(CROPS)
-    parse(Report, {"num_samples": 8, "num_errors": 0, "num_rejects": 20}, where="report")
+    parse(Report, {"num_samples": 8, "num_errors": 0, "num_rejects": 20, "num_duplicates": 0}, where="report")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,11 @@ def test_valid_sections() -> None:
         (Evaluate, {"views": ["ten"], "batch_size": 0}, r"evaluate\.batch_size: 0 is not allowed"),
         (Evaluate, {"views": ["ten"], "batchsize": 1}, "unknown key .* did you mean batch_size"),
         (Select, {"view": "ten", "metric": "top5"}, "'top1' or 'mean_per_class'"),
-        (Report, {"num_samples": 0, "num_errors": 0, "num_rejects": 0}, "num_samples: 0 is not allowed"),
+        (
+            Report,
+            {"num_samples": 0, "num_errors": 0, "num_rejects": 0, "num_duplicates": 0},
+            "num_samples: 0 is not allowed",
+        ),
     ],
 )
 def test_refused_values_are_named(model: type, value: dict, message: str) -> None:

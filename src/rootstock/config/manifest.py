@@ -1,6 +1,8 @@
 """How images are listed, split and accepted."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from rootstock.config.section import Fraction, NonNegativeInt, PositiveInt, Section
 
@@ -20,4 +22,8 @@ class Manifest(Section):
     val_fraction: Fraction | None
     gate_fraction: Fraction  # of val, kept for promotion when fine-tuning trains on train and val
     max_reject_fraction: Fraction  # of all images; more refused images than this are a failure
+    # `identical` leaves out train images whose bytes are also in val or test, or carry two labels; val and test stay
+    drop_duplicates: Literal["none", "identical"]
+    # bits of 64 by which the hashes of images that look alike may differ (benchmarks/leaks.py: what is found by which)
+    near_radius: Annotated[int, Field(ge=0, le=11)]
     decode: Decode

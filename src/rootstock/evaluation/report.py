@@ -13,6 +13,7 @@ import pandas as pd
 
 from rootstock.evaluation import figures
 from rootstock.evaluation import metrics as measures
+from rootstock.evaluation.leaks import leaks
 from rootstock.evaluation.mistakes import worst_confusions, worst_errors
 from rootstock.evaluation.verdict import METRIC_NAMES, VIEW_NAMES, Verdict, judge, percent
 
@@ -34,11 +35,13 @@ def build(
     mean_images: dict[str, np.ndarray],
     galleries: list[dict],
     error_images: dict[str, np.ndarray],
+    duplicates: dict[str, dict],
     rejects: dict[str, pd.DataFrame],
     runs: dict[str, dict],
     class_names: list[str],
     commands: list[str],
     num_errors: int,
+    num_duplicates: int,
     num_rejects: int,
 ) -> str:
     """Build the page. Every name is escaped; figures are inline.
@@ -53,11 +56,13 @@ def build(
         mean_images: by dataset, uint8 (H, W, 3).
         galleries: title, caption, rows (lists of uint8 (H, W, 3)) and, if wanted, labels (a text a row).
         error_images: uint8 (H, W, 3) by key, for `mistakes.worst_errors` of the chosen view; keys may be missing.
+        duplicates: by dataset, as `leaks` takes them.
         rejects: by dataset, as `rootstock.schema.manifest` REJECTS.
         runs: by run's name, as in reports/runs/*.json: wall_seconds, images_per_second, hardware; any may be missing.
         class_names: K names, index = label.
         commands: lines for a shell, each with a comment.
         num_errors: at most so many of the worst errors.
+        num_duplicates: at most so many pairs of each dataset's duplicates.
         num_rejects: at most so many rows of each dataset's rejects.
 
     Returns:
@@ -88,6 +93,7 @@ def build(
         mistakes=_mistakes(rows, error_images, num_errors),
         classes=_classes(rows, class_names),
         reliability=figures.reliability(measures.reliability(rows)),
+        duplicates=[leaks(name, num_pairs=num_duplicates, **found) for name, found in duplicates.items()],
         rejects=[_rejects(name, frame, num_rejects) for name, frame in rejects.items()],
         runs=[_run(name, run) for name, run in sorted(runs.items())],
         commands=commands,
@@ -232,7 +238,9 @@ def _classes(rows: pd.DataFrame, class_names: list[str]) -> dict:
 
 
 def _rejects(dataset: str, frame: pd.DataFrame, num_rejects: int) -> dict:
-    reasons = frame["reason"].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
+    # a duplicate's reason names the other image: all of them are one reason here
+    reasons = frame["reason"].str.replace(r"^duplicate: .*", "duplicate of another image", regex=True)
+    reasons = reasons.value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
     return {
         "dataset": dataset,
         "num_images": len(frame),

@@ -17,7 +17,8 @@ from rootstock.evaluation import mistakes, predictions, report
 from rootstock.ops import runs
 from rootstock.schema import history, metrics, selection
 from rootstock.schema import stats as stats_schema
-from rootstock.schema.contract import read_table
+from rootstock.schema.contract import read_facts, read_table
+from rootstock.schema.duplicates import DUPLICATES
 from rootstock.schema.manifest import REJECTS
 
 COMMANDS = [
@@ -57,11 +58,13 @@ def build(*, config: Report, replicas: Replicas, pretrain: Pretrain, augment: Au
             for d in layout.DATASETS
         ],
         error_images=_images(shards[layout.TARGET], errors),
+        duplicates={d: _duplicates(d, shards[d], config.num_duplicates) for d in layout.DATASETS},
         rejects={d: read_table(layout.rejects(d), REJECTS) for d in layout.DATASETS},
         runs=_runs(names),
         class_names=facts["class_names"],
         commands=COMMANDS,
         num_errors=config.num_errors,
+        num_duplicates=config.num_duplicates,
         num_rejects=config.num_rejects,
     )
 
@@ -94,7 +97,13 @@ def _gallery(
         eigenvalues=statistics.eigenvalues, eigenvectors=statistics.eigenvectors, std=augment.colour_pca_std
     )
     views = TrainingViews(
-        image_size=image_size, scale=augment.scale, ratio=augment.ratio, flip=augment.flip, colour_pca=rows, seed=0
+        image_size=image_size,
+        scale=augment.scale,
+        ratio=augment.ratio,
+        flip=augment.flip,
+        antialias=augment.antialias,
+        colour_pca=rows,
+        seed=0,
     )
     pictures, labels = [], []
     for position in train[chosen].tolist():
@@ -111,6 +120,15 @@ def _gallery(
         "rows": pictures,
         "labels": labels,
     }
+
+
+def _duplicates(dataset: str, shards: ShardSet, num_pairs: int) -> dict:
+    """The table, and the pictures of its first pairs; of a dropped image there is none."""
+    path = layout.duplicates(dataset)
+    rows = read_table(path, DUPLICATES)
+    keys = set(rows.head(num_pairs)[["key", "other_key"]].to_numpy().ravel()) & set(shards.keys)
+    images = _images(shards, sorted(keys))
+    return {"facts": read_facts(path), "rows": rows, "images": images, "class_names": shards.class_names}
 
 
 def _images(shards: ShardSet, keys: list[str]) -> dict[str, np.ndarray]:
