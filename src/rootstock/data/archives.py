@@ -6,6 +6,7 @@ long it is, and all offsets count from the start of the outer file.
 
 import gzip
 import os
+import re
 import tarfile
 import threading
 import zlib
@@ -22,12 +23,18 @@ __all__ = ["ArchiveError", "Member", "inflate", "locate", "md5", "members", "pre
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_OPEN_FILES = 16
-MAX_EXTENDED_HEADER_BYTES = 1 << 20
+# Bounds that no archive of images comes near (ILSVRC2012's largest tar has 50 000 members), so that a hostile one costs
+# neither memory nor minutes.
+MAX_HEADERS = 65_536
+MAX_EXTENDED_HEADERS = 8  # before one member
+MAX_EXTENDED_HEADER_BYTES = 1 << 16
+MAX_NAME_BYTES = 512
 INFLATE_BYTES = 1 << 20
 # A bomb is refused: real image archives hardly shrink under gzip.
 MAX_INFLATE_RATIO = 100
 MAX_INFLATE_BYTES = 8 << 30
 
+EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
 REFUSED = {
     tarfile.LNKTYPE: "a hard link",
     tarfile.SYMTYPE: "a symbolic link",
@@ -36,6 +43,8 @@ REFUSED = {
     tarfile.FIFOTYPE: "a FIFO",
     tarfile.GNUTYPE_SPARSE: "a sparse file",
 }
+ODD = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+DRIVE = re.compile(r"[A-Za-z]:|[^\\]*\\")  # on Windows these would lead elsewhere
 
 
 class ArchiveError(ValueError):
@@ -124,7 +133,8 @@ def members(path: Path, *, base: int = 0, length: int | None = None) -> Iterator
 
     Raises:
         ArchiveError: a damaged header, a truncated archive (also one without its two closing zero blocks), a member
-            that is no regular file, a name that is absolute, has `..` or control characters, or appears twice.
+            that is no regular file, a name that is absolute, long, has `..`, a drive or control characters, or appears
+            twice, more headers than any archive of images has.
     """
     size = _size(path)
     end = size if length is None else base + length
@@ -132,11 +142,17 @@ def members(path: Path, *, base: int = 0, length: int | None = None) -> Iterator
         raise ArchiveError(f"{path} is truncated: found {size} bytes, wanted {end}")
     where = f"{path}" if base == 0 else f"{path} (tar at offset {base})"
     seen: set[str] = set()
-    position, extended = base, {}
+    position, extended, num_headers, num_extended = base, {}, 0, 0
     while (header := _header(path, where, position, end)) is not None:
         data, num_bytes = position + BLOCK, header.size
         kind = header.type
-        if kind in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
+        num_headers += 1
+        if num_headers > MAX_HEADERS:
+            raise ArchiveError(f"{where}: more than {MAX_HEADERS} headers: refused")
+        if kind in EXTENDED:
+            num_extended += 1
+            if num_extended > MAX_EXTENDED_HEADERS:
+                raise ArchiveError(f"{where}: more than {MAX_EXTENDED_HEADERS} extended headers for one member")
             _fits(where, header.name, data, num_bytes, end)
             extended |= _extended(path, where, header, data)
         else:
@@ -150,7 +166,7 @@ def members(path: Path, *, base: int = 0, length: int | None = None) -> Iterator
                     raise ArchiveError(f"{where}: {name}: appears twice")
                 seen.add(name)
                 yield Member(name, data, num_bytes)
-            extended = {}
+            extended, num_extended = {}, 0
         position = data + -(-num_bytes // BLOCK) * BLOCK
 
 
@@ -193,13 +209,14 @@ def _extended(path: Path, where: str, header: tarfile.TarInfo, data: int) -> dic
     raw = pread(path, data, header.size)
     if header.type == tarfile.GNUTYPE_LONGNAME:
         return {"path": raw.rstrip(b"\0").decode("utf-8", "surrogateescape")}
-    records = {}
-    while raw.rstrip(b"\0"):
-        digits, _, rest = raw.partition(b" ")
-        length = int(digits) if digits.isdigit() and len(digits) < 8 else 0
-        record, raw = raw[len(digits) + 1 : length], raw[length:]
+    records, start, raw = {}, 0, raw.rstrip(b"\0")
+    while start < len(raw):
+        digits = raw[start : start + 8].partition(b" ")[0]
+        stop = start + (int(digits) if digits.isdigit() and len(digits) < 8 else 0)
+        record = raw[start + len(digits) + 1 : stop]
+        start = stop
         key, equals, value = record.partition(b"=")
-        if not rest or not equals or not record.endswith(b"\n"):
+        if stop > len(raw) or not equals or not record.endswith(b"\n"):
             raise ArchiveError(f"{where}: {header.name!r}: a damaged pax header")
         records[key.decode("utf-8", "surrogateescape")] = value[:-1].decode("utf-8", "surrogateescape")
     if header.type == tarfile.XGLTYPE:
@@ -230,14 +247,18 @@ def _check_kind(where: str, name: str, header: tarfile.TarInfo, num_bytes: int, 
 def _check_name(where: str, name: str) -> str:
     """The name without leading `./`, or an error with why it is refused."""
     why = None
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
-        why = "a control character in its name"
-    elif any(0xD800 <= ord(character) <= 0xDFFF for character in name):
-        why = "a name that is not UTF-8"
+    if (odd := ODD.search(name)) is not None:
+        why = "a name that is not UTF-8" if odd[0] >= "\ud800" else "a control character in its name"
+    elif len(name.encode()) > MAX_NAME_BYTES:
+        raise ArchiveError(
+            f"{where}: {name[:80]!r}… has a name of {len(name.encode())} bytes, at most {MAX_NAME_BYTES}"
+        )
     elif name.startswith("/"):
         why = "an absolute name"
     elif ".." in name.split("/"):
         why = "`..` in its name"
+    elif DRIVE.match(name):
+        why = "a drive or a backslash in its name"
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if why is None and not parts and name not in (".", "./"):
         why = "no name"

@@ -1,6 +1,7 @@
 """Read shards at any position, from any number of threads, every byte accounted for by the index."""
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Literal
@@ -12,11 +13,14 @@ import pyarrow.compute
 
 from rootstock.data import decode
 from rootstock.data.open_file import OpenFile
+from rootstock.data.tar_writer import BLOCK, archive_bytes, member_bytes
 from rootstock.schema.contract import ContractError, iterate_table, read_facts
 from rootstock.schema.names import SPLITS
 from rootstock.schema.shards import INDEX, check_shards
 
 INDEX_NAME = "index.parquet"
+SUM_NAME = "index.sha256"  # parquet's footer has no sum of its own, and it holds the facts
+SAMPLE_HEAD_BYTES = member_bytes(1) + BLOCK  # before an image: its label's member, and its own header
 MAX_OPEN_SHARDS = 64  # a process may commonly have 1024 files open, and large collections have more shards
 FACTS = {"collection", "class_names", "data_digest", "decode", "quality", "shards", "short_side"}
 
@@ -29,7 +33,7 @@ class ShardSet:
     """A folder of shards, read at any position by any number of threads.
 
     A position is a row of the index. Opening compares the index with itself and with the sizes of the files;
-    `read` with `verify="always"` compares each image with its sha256; `verify_shards` compares every byte.
+    `read` with `verify="always"` compares each image with its sha256; `shards.verify_shards` compares every byte.
 
     Attributes:
         facts: the index's facts (collection, class_names, data_digest, decode, quality, short_side, shards).
@@ -42,7 +46,7 @@ class ShardSet:
         """Open a folder.
 
         Raises:
-            ShardError: no index, or a shard is missing or has another size than the index says.
+            ShardError: no index, an index that changed, or a shard that is missing or has another size than it says.
             ContractError: the index breaks its contract.
         """
         assert verify in ("always", "never"), verify
@@ -76,10 +80,32 @@ class ShardSet:
             raise ContractError(
                 f"{path}: column label: found {self.labels.max()}, wanted less than {num_classes} classes"
             )
+        self._check_layout(path)
         for name, shard in self.facts["shards"].items():
-            difference = _size_difference(self.folder / name, shard["num_bytes"])
+            difference = size_difference(self.folder / name, shard["num_bytes"])
             if difference:
                 raise ShardError(difference)
+
+    def _check_layout(self, path: Path) -> None:
+        """Offsets and sizes must follow from each other: samples lie one behind the other in every shard."""
+        order = np.lexsort((self._offsets, self._shards))
+        shards, offsets = self._shards[order], self._offsets[order]
+        ends = offsets + (self._sizes[order] + BLOCK - 1) // BLOCK * BLOCK
+        is_first = np.diff(shards, prepend=-1) != 0
+        wanted = np.where(is_first, 0, np.roll(ends, 1)) + SAMPLE_HEAD_BYTES
+        for place in np.flatnonzero(offsets != wanted)[:1]:
+            before = "" if is_first[place] else f", where {self._keys[order[place - 1]].as_py()} ends"
+            raise ContractError(
+                f"{path}: {self._where(order[place])}: found offset {offsets[place]}, wanted {wanted[place]}{before}"
+            )
+        for place in np.flatnonzero(np.diff(shards, append=len(self._names))):
+            found = archive_bytes(int(ends[place]))
+            num_bytes = self.facts["shards"][self._names[shards[place]]]["num_bytes"]
+            if found != num_bytes:
+                raise ContractError(
+                    f"{path}: {self._where(order[place])}: found a last sample that makes the shard {found} bytes, "
+                    f"wanted {num_bytes}"
+                )
 
     @property
     def class_names(self) -> list[str]:
@@ -131,13 +157,25 @@ class ShardSet:
             )
         return data
 
-    def decode(self, data: bytes) -> np.ndarray:
+    def decode(
+        self,
+        data: bytes,
+        *,
+        scratch: decode.Scratch | None = None,
+        num_rows: Callable[[int, int], int] | None = None,
+    ) -> np.ndarray:
         """Return an image's pixels, uint8 (H, W, 3), by the decoder that the manifest was made with.
+
+        Args:
+            scratch: memory to decode into; the pixels are then valid until this thread decodes into it again.
+            num_rows: tells from height and width how many rows from the top are needed; the image may then have fewer
+                than the whole. Only verified bytes are cut short: the manifest's making decoded all of those.
 
         Raises:
             ImageError: the bytes are no image.
         """
-        return decode.decode(data, **self.facts["decode"]).image_HWC
+        num_rows = num_rows if self.verify == "always" else None
+        return decode.decode(data, **self.facts["decode"], scratch=scratch, num_rows=num_rows).image_HWC
 
     def close(self) -> None:
         """Close the files; reads under way end first."""
@@ -157,15 +195,33 @@ def read_index_facts(path: Path) -> dict:
     """Return the index's facts.
 
     Raises:
-        ShardError: there is no index.
+        ShardError: there is no index, or it changed.
         ContractError: other facts than an index has.
     """
     if not path.is_file():
         raise ShardError(f"{path} is missing: the shards are not there or were not finished")
+    difference = index_difference(path)
+    if difference is not None:
+        raise ShardError(difference)
     facts = read_facts(path)
     if set(facts) != FACTS:
         raise ContractError(f"{path}: found facts {sorted(facts)}, wanted {sorted(FACTS)}")
     return facts
+
+
+def index_difference(path: Path) -> str | None:
+    """Tell how the index differs from the sum that was written with it, or None."""
+    note = path.with_name(SUM_NAME)
+    if not note.is_file():
+        return f"{note} is missing, wanted the sha256 of {INDEX_NAME}; write the shards again"
+    wanted, found = note.read_bytes(), index_sum(path)
+    return None if wanted == found else f"{path}: found sha256 {found!r}, wanted {wanted!r} of {SUM_NAME}"
+
+
+def index_sum(path: Path) -> bytes:
+    """What `SUM_NAME` holds: the index's sha256 in hexadecimal, and the end of the line."""
+    with open(path, "rb") as file:
+        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
 
 
 def _packed(frame: pd.DataFrame, number: dict[str, int], path: Path) -> dict[str, np.ndarray | pyarrow.Array]:
@@ -185,7 +241,8 @@ def _packed(frame: pd.DataFrame, number: dict[str, int], path: Path) -> dict[str
     }
 
 
-def _size_difference(path: Path, num_bytes: int) -> str | None:
+def size_difference(path: Path, num_bytes: int) -> str | None:
+    """Tell how a file differs from its size in the index, or None."""
     if not path.is_file():
         return f"{path}: is missing, wanted {num_bytes} bytes"
     found = path.stat().st_size
@@ -206,54 +263,3 @@ def check_keys(keys: pyarrow.ChunkedArray, file: Path) -> None:
         counts = pyarrow.compute.value_counts(keys)
         double = counts.filter(pyarrow.compute.greater(counts.field("counts"), 1)).field("values")[0]
         raise ContractError(f"{file}: column key: found {double.as_py()!r} more than once, wanted unique keys")
-
-
-def verify_shards(folder: Path) -> list[str]:
-    """Read every byte and list how the shards differ from their index; empty when they do not.
-
-    A shard of the right size but another sha256 is searched for the samples that changed; when none did, the change
-    is in a header, a label or the padding.
-
-    Raises:
-        ContractError: the index itself breaks its contract.
-    """
-    path = folder / INDEX_NAME
-    facts = read_index_facts(path)
-    differences = [
-        f"{extra}: found a shard that the index does not know"
-        for extra in sorted(folder.glob("*.tar"))
-        if extra.name not in facts["shards"]
-    ]
-    changed: dict[str, str] = {}
-    for name, shard in facts["shards"].items():
-        difference = _size_difference(folder / name, shard["num_bytes"])
-        if difference is not None:
-            differences.append(difference)
-        if (folder / name).is_file():
-            with open(folder / name, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != shard["sha256"]:
-                changed[name] = f"{folder / name}: found sha256 {found}, wanted {shard['sha256']}"
-    samples = _changed_samples(folder, set(changed)) if changed else {}
-    for name, difference in changed.items():
-        differences += samples.get(name, [f"{difference}: no image differs, but a header, a label or the padding does"])
-    return differences
-
-
-def _changed_samples(folder: Path, names: set[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for frame in iterate_table(folder / INDEX_NAME, INDEX):
-        for row in frame[frame["shard"].isin(names)].itertuples(index=False):
-            data = _bytes_at(folder / row.shard, row.offset, row.num_bytes)
-            if hashlib.sha256(data).hexdigest() != row.sha256:
-                found.setdefault(row.shard, []).append(
-                    f"{folder / row.shard}: {row.key}: found {len(data)} bytes of sha256 "
-                    f"{hashlib.sha256(data).hexdigest()}, wanted {row.num_bytes} of {row.sha256}"
-                )
-    return found
-
-
-def _bytes_at(path: Path, offset: int, num_bytes: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return file.read(num_bytes)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow
 import simplejpeg
 
-from rootstock.data import decode
+from rootstock.data import decode, shard_note
 from rootstock.data.archives import pread
 from rootstock.data.tar_writer import TarWriter
 
@@ -45,9 +45,23 @@ class WrittenShard:
 def write_shard(task: ShardTask) -> WrittenShard:
     """Write a shard: of each sample `<key>.cls` (the label in ASCII) and `<key>.<jpg|png|webp>`.
 
+    A shard that an earlier job wrote for the same task is kept, after its bytes were compared with its note.
+
     Raises:
         ValueError: an image's bytes are not those the manifest was made from, naming archive and key.
     """
+    identity = shard_note.identity(task.samples, task.decode, task.short_side, task.quality)
+    note = shard_note.read(task.path, identity)
+    if note is None:
+        written = _write(task)
+        shard_note.write(task.path, identity, {"facts": written.facts, "images": written.images.to_pydict()})
+        return written
+    return WrittenShard(
+        task.path.name, note["facts"]["sha256"], note["facts"]["num_bytes"], pyarrow.table(note["images"])
+    )
+
+
+def _write(task: ShardTask) -> WrittenShard:
     images: dict[str, list] = {"offset": [], "num_bytes": [], "format": [], "sha256": []}
     with TarWriter(task.path) as tar:
         for row in task.samples.to_pylist():

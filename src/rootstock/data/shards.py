@@ -1,9 +1,11 @@
 """WebDataset shards with an index: written in parallel, the same bytes for any number of workers.
 
-A folder holds `{train,val,test}-%06d.tar` and, once all of them are whole, `index.parquet`.
+A folder holds `{train,val,test}-%06d.tar` and, once all of them are whole, `index.parquet` with its sum.
+Shards are written beside the folder and moved into it when the last one is whole; a job that was killed goes on there.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -13,12 +15,22 @@ import pandas as pd
 import pyarrow
 import pyarrow.compute
 
+from rootstock.data import shard_note
 from rootstock.data.digest import DataDigest
 from rootstock.data.parallel import ordered_map
+from rootstock.data.shard_check import verify_shards
 from rootstock.data.shard_plan import PlannedShard, pack, plan
-from rootstock.data.shard_set import INDEX_NAME, ShardError, ShardSet, check_keys, read_index_facts, verify_shards
+from rootstock.data.shard_set import (
+    INDEX_NAME,
+    SUM_NAME,
+    ShardError,
+    ShardSet,
+    check_keys,
+    index_sum,
+    read_index_facts,
+)
 from rootstock.data.shard_writer import ShardTask, WrittenShard, write_shard
-from rootstock.schema.contract import iterate_table, read_facts, write_table
+from rootstock.schema.contract import atomic, fsync_folder, iterate_table, read_facts, write_table
 from rootstock.schema.manifest import MANIFEST
 from rootstock.schema.names import SPLITS
 from rootstock.schema.shards import INDEX, INDEX_ARROW
@@ -44,6 +56,9 @@ def write(
 ) -> None:
     """Write a manifest's images as shards, the same bytes for any number of workers.
 
+    A job that ended early, however it ended, leaves its whole shards in `.<folder's name>.unfinished` beside the
+    folder; the next one with the same images, settings and code keeps them.
+
     Args:
         manifest: a table of `schema.manifest`.
         locate: where the archive of this name lies.
@@ -66,9 +81,11 @@ def write(
 
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shard_note.keep(unfinished, {shard.name for shard in planned})
     tasks = (
         _task(
-            folder / shard.name,
+            unfinished / shard.name,
             samples.take(pyarrow.array(shard.rows)),
             locate=locate,
             decode=facts["decode"],
@@ -79,14 +96,9 @@ def write(
     )
     ahead = 1 if workers == 1 else 4 if isinstance(workers, Executor) else 2 * workers
     preload = ["rootstock.data.shard_writer", *(["torch"] if short_side is not None else [])]
-    try:
-        written = list(ordered_map(write_shard, tasks, workers=workers, ahead=ahead, preload=preload))
-    except BaseException:
-        _clear(folder)
-        raise
-    _sync(folder)
+    written = list(ordered_map(write_shard, tasks, workers=workers, ahead=ahead, preload=preload))
     write_table(
-        folder / INDEX_NAME,
+        unfinished / INDEX_NAME,
         _index(samples, planned, written),
         INDEX,
         INDEX_ARROW,
@@ -100,6 +112,19 @@ def write(
             "shards": {shard.name: shard.facts for shard in written},
         },
     )
+    with atomic(unfinished / SUM_NAME) as temporary:
+        temporary.write_bytes(index_sum(unfinished / INDEX_NAME))
+    _publish(unfinished, folder, [*(shard.name for shard in planned), SUM_NAME, INDEX_NAME])
+
+
+def _publish(unfinished: Path, folder: Path, names: list[str]) -> None:
+    """Move whole files to their place, the index last: without it there are no shards."""
+    for name in names[:-1]:
+        os.replace(unfinished / name, folder / name)
+    fsync_folder(folder)
+    os.replace(unfinished / names[-1], folder / names[-1])
+    fsync_folder(folder)
+    shutil.rmtree(unfinished)
 
 
 def _task(path: Path, samples: pyarrow.Table, *, locate: Callable[[str], Path], **settings) -> ShardTask:
@@ -128,18 +153,9 @@ def _index(samples: pyarrow.Table, planned: list[PlannedShard], written: list[Wr
 def _clear(folder: Path) -> None:
     """Remove what an earlier run left: an index without its shards, or shards without theirs, would be believed."""
     shards = [f"{split}-{'[0-9]' * 6}.tar" for split in SPLITS]
-    # the index first; temporary names stay behind when a run is killed
-    for pattern in [INDEX_NAME, f".{INDEX_NAME}.*.tmp", *shards, *(f".{name}.tmp" for name in shards)]:
+    for pattern in [INDEX_NAME, SUM_NAME, *shards]:
         for path in folder.glob(pattern):
             path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def as_webdataset(folder: Path, *, split: str) -> "WebDataset":
