@@ -29,6 +29,8 @@ manifest:
     val_fraction: null
     gate_fraction: 0.5
     max_reject_fraction: 0.01
+    drop_duplicates: identical
+    near_radius: 11
     decode: {backend: simplejpeg, max_pixels: 1000000}
   target: *manifest
 stats:
@@ -46,6 +48,7 @@ finetune:
   full: {training: *quick}
   scratch: {training: *quick}
 replicas: {strategies: [full], seeds: [0, 1]}
+promote: {model: small}
 """
 
 

@@ -89,9 +89,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_named_in_documents_exist(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     text = page.read_text()
-    named = set(re.findall(r"(?:^|`|^[A-Z_]+=\S+ )make ([a-z]+)", text, re.MULTILINE))
+    named = set(re.findall(r"(?:^|`|^[A-Z_]+=\S+ )make ([a-z-]+)", text, re.MULTILINE))
     assert named <= targets
     for choice in re.findall(r"DATA=([\w-]+)", text):
         assert choice == "mine" or (REPOSITORY / f"conf/data/{choice}.yaml").is_file()

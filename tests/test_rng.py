@@ -1,5 +1,6 @@
 """Streams are named: equal names give equal draws on every machine, other names other draws."""
 
+import random
 import subprocess
 import sys
 
@@ -20,6 +21,10 @@ def test_known_answers():
     assert rng.key("order", 0, 0) == 7549222084526661114
     assert rng.key() == 1449310910991872227
     assert rng.stream("order", 0, 0).integers(1000, size=4).tolist() == [68, 418, 703, 568]
+    generator = random.Random()
+    generator.gauss(0, 1)  # leaves a second draw behind, which must be forgotten
+    rng.restart(generator, "order", 0, 0)
+    assert [round(generator.random(), 6), round(generator.gauss(0, 1), 6)] == [0.165696, -1.006057]
 
 
 @settings(max_examples=100, deadline=None)

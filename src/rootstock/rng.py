@@ -1,6 +1,7 @@
 """Named random streams: every draw is a function of what it is for, never of what was drawn before it."""
 
 import hashlib
+import random
 
 import numpy as np
 
@@ -25,3 +26,11 @@ def stream(*names: str | int) -> np.random.Generator:
     workers or ranks, on prefetching, or on an interruption.
     """
     return np.random.Generator(np.random.Philox(key(*names)))
+
+
+def restart(generator: random.Random, *names: str | int) -> None:
+    """Put a generator at the beginning of the stream with these names: for draws so many that `stream` is too slow.
+
+    Its draws are other ones than those of `stream`, and as independent of history.
+    """
+    generator.seed(key(*names))

@@ -7,7 +7,7 @@ import pytest
 from dvc.utils.hydra import compose_and_dump
 from dvc.utils.serialize import load_yaml
 
-from rootstock.config.compose import compose
+from rootstock.config.compose import compose, expand
 from rootstock.config.load import read_yaml, write_yaml
 from rootstock.config.section import ParamsError
 
@@ -126,3 +126,14 @@ def test_a_broken_file_is_an_error_of_configuration(conf):
 def test_composing_twice_in_a_process_is_possible(conf):
     assert compose(conf, ["data=mini"]) != compose(conf, [])
     assert compose(conf, []) == compose(conf, [])
+
+
+def test_a_sweep_is_expanded_as_dvc_does():
+    given = ["data=demo", "pretrain.seed=1,2", "finetune.full.training.epochs=range(3,6,2)"]
+    assert expand(given) == [
+        ["data=demo", f"pretrain.seed={seed}", f"finetune.full.training.epochs={epochs}"]
+        for seed in (1, 2)
+        for epochs in (3, 5)
+    ]
+    assert expand([]) == [[]]
+    assert expand(["replicas.seeds=[0,1]"]) == [["replicas.seeds=[0,1]"]], "a list is no sweep"

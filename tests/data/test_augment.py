@@ -3,10 +3,13 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import albumentations
 import numpy as np
 import pytest
 
+from rootstock import rng
 from rootstock.data.augment import TrainingViews, colour_pca_rows
+from rootstock.data.decode import resize
 
 COLOURS = np.array([[0.2, 0.1, 0.1], [0.0, 0.05, -0.05], [0.01, 0.0, 0.0]])
 
@@ -16,8 +19,12 @@ def image(position: int) -> np.ndarray:
     return np.random.default_rng(position).integers(0, 256, size, np.uint8)
 
 
-def views(*, seed: int = 0, flip: float = 0.5, scale=(0.3, 1.0), ratio=(0.75, 1.3333), colours=COLOURS, size=12):
-    return TrainingViews(image_size=size, scale=scale, ratio=ratio, flip=flip, colour_pca=colours, seed=seed)
+def views(
+    *, seed=0, flip=0.5, scale=(0.3, 1.0), ratio=(0.75, 1.3333), antialias=False, colours=COLOURS, size=12
+) -> TrainingViews:
+    return TrainingViews(
+        image_size=size, scale=scale, ratio=ratio, flip=flip, antialias=antialias, colour_pca=colours, seed=seed
+    )
 
 
 def taken(made: TrainingViews, *, epoch: int, position: int) -> tuple[bytes, bytes]:
@@ -44,6 +51,65 @@ def test_views_depend_on_neither_history_nor_order_nor_threads():
         with ThreadPoolExecutor(num_threads) as pool:
             found = list(pool.map(lambda names: taken(made, epoch=names[0], position=names[1]), shuffled * 3))
         assert all(view == reference[names] for names, view in zip(shuffled * 3, found, strict=True))
+
+
+def test_views_are_those_of_albumentations_own_pipeline():
+    """Its transforms one after the other, drawing from the keyed generator; 200 keys."""
+    generator = random.Random()
+    pipeline = [albumentations.RandomResizedCrop(size=(12, 12), scale=(0.3, 1.0), ratio=(0.75, 1.3333)),
+                albumentations.HorizontalFlip(p=0.5)]  # fmt: skip
+    for transform in pipeline:
+        transform.set_random_state(np.random.default_rng(0), generator)
+    made = views(seed=5)
+    for position in range(200):
+        rng.restart(generator, "augment", 5, 3, f"class/{position}")
+        wanted = {"image": image(position)}
+        for transform in pipeline:
+            wanted = transform(**wanted)
+        pixels, shift = made.view(image(position), epoch=3, key=f"class/{position}")
+        np.testing.assert_array_equal(pixels, wanted["image"])
+        draws = np.array([generator.gauss(0, 1) for _ in range(3)])
+        np.testing.assert_array_equal(shift, (draws @ COLOURS).astype(np.float32))
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_a_view_is_written_into_its_place_from_the_rows_that_it_needs(antialias):
+    made = views(antialias=antialias)
+    rows = np.zeros((40, 12, 12, 3), np.uint8)
+    for position, row in enumerate(rows):
+        picture = image(position)
+        drawn = made.draw(*picture.shape[:2], epoch=0, key=str(position))
+        made.cut(picture[: drawn.num_rows], drawn, out=row)
+        pixels, shift = made.view(picture, epoch=0, key=str(position))
+        np.testing.assert_array_equal(row, pixels)
+        np.testing.assert_array_equal(drawn.shift, shift)
+
+
+def test_antialiasing_changes_the_pixels_and_not_the_draws():
+    """A crop of the whole image, so that the result is known: what evaluation makes of it."""
+    picture = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    plain, smooth = (views(scale=(1.0, 1.0), ratio=(1.0, 1.0), antialias=antialias) for antialias in (False, True))
+    wanted = resize(picture, height=12, width=12)
+    for key in "abcdefgh":
+        pixels, shift = smooth.view(picture, epoch=0, key=key)
+        assert (pixels == wanted).all() or (pixels == wanted[:, ::-1]).all()
+        jagged, same_shift = plain.view(picture, epoch=0, key=key)
+        np.testing.assert_array_equal(shift, same_shift)
+        assert pixels.std() < 20 < 30 < jagged.std(), "noise is averaged away"
+
+
+def test_whether_a_view_is_mirrored_does_not_follow_from_its_crop():
+    """albumentations gives each transform the same seed: small crops would always be mirrored, large ones never."""
+    y, x = np.mgrid[0:100, 0:100]
+    picture = np.stack([x, y, x], axis=2).astype(np.uint8)
+    made = views(ratio=(1.0, 1.0), scale=(0.2, 1.0), colours=None)
+    mirrored: dict[bool, list[bool]] = {True: [], False: []}
+    for position in range(600):
+        left, right = (int(value) for value in made.view(picture, epoch=0, key=str(position))[0][0, [0, -1], 0])
+        mirrored[abs(right - left) > 70].append(right < left)
+    for found in mirrored.values():
+        assert len(found) > 150
+        assert 0.4 < np.mean(found) < 0.6
 
 
 def test_seed_epoch_and_key_each_change_the_view():

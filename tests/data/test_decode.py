@@ -8,14 +8,27 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import simplejpeg
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from rootstock.data.decode import ImageError, center_crop, decode, resize_short
+from rootstock.data.decode import (
+    CONTEXT_ROWS,
+    ImageError,
+    Scratch,
+    _head,
+    _is_rotated,
+    center_crop,
+    decode,
+    resize,
+    resize_short,
+)
 
 BACKENDS = ("simplejpeg", "pillow")
 MAX_PIXELS = 10_000
@@ -114,6 +127,135 @@ def test_the_orientation_is_found_behind_other_metadata(backend):
     at = plain.index(b"\xff\xe1")
     block = b"\xff\xe2" + struct.pack(">H", 60_002) + bytes(60_000)
     assert pixels(plain[:at] + block + plain[at:], backend).shape == (36, 24, 3)
+
+
+@pytest.mark.parametrize("extra", [b"\xff" * 3, b"\xff\xe1\x00\x02" * 1500])
+def test_the_orientation_is_found_in_a_head_that_is_no_plain_chain(extra):
+    """Fill bytes; more segments than are walked."""
+    data = encoded(PICTURE, "JPEG", quality=95, exif=oriented(6))
+    assert _head(data) is not None
+    odd = data[:2] + extra + data[2:]
+    assert _head(odd) is None
+    assert _is_rotated(odd, None)
+
+
+def test_exif_behind_the_first_scan_is_not_looked_for():
+    data = encoded(PICTURE, "JPEG", quality=95)
+    tail = encoded(PICTURE, "JPEG", exif=oriented(6))
+    np.testing.assert_array_equal(pixels(data + tail), pixels(data))
+    assert not _is_rotated(data + tail, None), "a search of the whole finds the same"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_the_head_ends_where_the_first_scan_begins(mode, options):
+    data = encoded(PICTURE.convert(mode), "JPEG", **options)
+    head = _head(data)
+    assert head.num_bytes == data.index(b"\xff\xda")
+    assert head.is_one_scan == ("progressive" not in options)
+
+
+def test_a_second_scan_where_one_has_everything_is_refused():
+    """So it needs no counting."""
+    at = JPEG.index(b"\xff\xda")
+    assert refused(JPEG[:-2] + JPEG[at:]).startswith("broken JPEG")
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=60))
+def test_any_bytes_have_a_head_or_none(data):
+    head = _head(b"\xff\xd8" + data)
+    assert head is None or head.num_bytes <= len(data) + 2
+
+
+def test_scratch_is_used_again_and_changes_no_pixel():
+    scratch = Scratch()
+    larger = encoded(PICTURE.resize((60, 48)), "JPEG", quality=95)
+    grey = encoded(PICTURE.convert("L"), "JPEG")
+    found = []
+    for data in (JPEG, larger, JPEG, PNG, grey, JPEG):
+        image = decode(data, backend="simplejpeg", max_pixels=MAX_PIXELS, scratch=scratch).image_HWC
+        np.testing.assert_array_equal(image, pixels(data))
+        found.append(image)
+    assert np.shares_memory(found[1], found[2])
+    assert np.shares_memory(found[2], found[5])
+    kept = found[5].copy()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(decode, larger, backend="simplejpeg", max_pixels=MAX_PIXELS, scratch=scratch).result()
+    np.testing.assert_array_equal(found[5], kept), "another thread has memory of its own"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    height=st.integers(1, 150),
+    width=st.integers(2, 70),
+    needed=st.floats(0, 1),
+    subsampling=st.sampled_from(["444", "422", "420", "440", "411", "Gray"]),
+    quality=st.sampled_from([30, 75, 98]),
+)
+def test_decoding_no_more_rows_than_needed_gives_the_same_rows(height, width, needed, subsampling, quality):
+    picture = np.random.default_rng(height * width).integers(0, 256, (height // 5 + 1, width // 5 + 1, 3), np.uint8)
+    picture = np.repeat(np.repeat(picture, 5, 0), 5, 1)[:height, :width].copy()
+    grey = subsampling == "Gray"
+    data = simplejpeg.encode_jpeg(
+        picture[:, :, :1].copy() if grey else picture, quality=quality, colorspace="GRAY" if grey else "RGB",
+        colorsubsampling=subsampling,
+    )  # fmt: skip
+    num_rows = max(1, int(needed * height))
+    found = decode(data, backend="simplejpeg", max_pixels=10**6, num_rows=lambda *_: num_rows).image_HWC
+    whole = decode(data, backend="simplejpeg", max_pixels=10**6).image_HWC
+    assert len(found) == min(height, num_rows + CONTEXT_ROWS)
+    np.testing.assert_array_equal(found[:num_rows], whole[:num_rows])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PNG,
+        WEBP,
+        encoded(PICTURE, "JPEG", progressive=True),
+        encoded(PICTURE, "JPEG", exif=oriented(6)),
+        encoded(PICTURE.convert("CMYK"), "JPEG"),
+    ],
+)
+def test_what_cannot_be_cut_short_comes_whole_and_unasked(data):
+    def never(height: int, width: int) -> int:
+        raise AssertionError((height, width))
+
+    np.testing.assert_array_equal(
+        decode(data, backend="simplejpeg", max_pixels=MAX_PIXELS, num_rows=never).image_HWC, pixels(data)
+    )
+
+
+def test_real_photographs_have_the_same_rows(shared_data):
+    with tarfile.open(shared_data / "imagenet-natural/images.tar") as archive:
+        members = [member for member in archive if member.isfile()][::8]
+        photographs = [archive.extractfile(member).read() for member in members]
+    for number, data in enumerate(photographs):
+        whole = decode(data, backend="simplejpeg", max_pixels=10**8).image_HWC
+        num_rows = len(whole) * (3 + number % 7) // 10
+        options = {"backend": "simplejpeg", "max_pixels": 10**8, "num_rows": lambda *_, n=num_rows: n}
+        np.testing.assert_array_equal(decode(data, **options).image_HWC[:num_rows], whole[:num_rows])
+
+
+def test_large_images_are_not_kept(monkeypatch):
+    monkeypatch.setattr("rootstock.data.decode.MAX_SCRATCH_BYTES", 1000)
+    scratch = Scratch()
+    images = [decode(JPEG, backend="simplejpeg", max_pixels=MAX_PIXELS, scratch=scratch).image_HWC for _ in range(2)]
+    assert not np.shares_memory(*images)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sides=st.tuples(*[st.integers(1, 70)] * 4), mirrored=st.booleans())
+def test_resizing_a_crop_is_resizing_its_copy(sides, mirrored):
+    high, wide, height, width = sides
+    picture = np.random.default_rng(high * wide).integers(0, 256, (75, 75, 3), np.uint8)
+    crop = picture[3 : 3 + high, 2 : 2 + wide]
+    crop = crop[:, ::-1] if mirrored else crop
+    found = resize(crop, height=height, width=width)
+    planes = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None]
+    wanted = torch.nn.functional.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)
+    np.testing.assert_array_equal(found, wanted[0].permute(1, 2, 0).numpy())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

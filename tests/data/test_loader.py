@@ -5,10 +5,12 @@ import time
 
 import numpy as np
 import pytest
+import simplejpeg
+import torch
 
 from rootstock.data.augment import TrainingViews
-from rootstock.data.decode import center_crop, resize_short
-from rootstock.data.loader import evaluation_batches, resized_images, training_batches
+from rootstock.data.decode import center_crop, decode, resize_short
+from rootstock.data.loader import Batch, evaluation_batches, resized_images, training_batches
 
 SIZE = 8
 
@@ -31,13 +33,13 @@ class Samples:
             raise ValueError(f"image {position} is broken")
         return str(position).encode()
 
-    def decode(self, data: bytes) -> np.ndarray:
+    def decode(self, data: bytes, **_: object) -> np.ndarray:
         position = int(data)
         return np.random.default_rng(position).integers(0, 256, (SIZE + position % 3, SIZE + position % 5, 3), np.uint8)
 
 
 VIEWS = TrainingViews(
-    image_size=SIZE, scale=(0.5, 1.0), ratio=(0.8, 1.25), flip=0.5, colour_pca=np.eye(3) * 0.1, seed=1
+    image_size=SIZE, scale=(0.5, 1.0), ratio=(0.8, 1.25), flip=0.5, antialias=False, colour_pca=np.eye(3) * 0.1, seed=1
 )
 CHUNKS = [(0, np.array([5, 1, 9])), (0, np.array([2])), (1, np.arange(20, 31)), (2, np.array([5, 5]))]
 
@@ -78,6 +80,50 @@ def test_a_batch_is_never_overwritten():
     copy = first.images_NHWC.copy()
     list(running)
     np.testing.assert_array_equal(first.images_NHWC, copy)
+
+
+def test_memory_is_used_again_once_nobody_holds_a_batch():
+    samples = Samples(1000)
+    chunks = [(0, np.arange(start, start + 10)) for start in range(0, 1000, 10)]
+    places = set()
+    for batch in batches(samples, chunks, ahead=3):
+        places.add(batch.images_NHWC.ctypes.data)
+    assert len(places) <= 6, "four in flight, the consumer's, and one more"
+    for found, (epoch, positions) in zip(batches(samples, chunks, ahead=3), chunks, strict=True):
+        pixels, _ = VIEWS.view(samples.decode(str(positions[7]).encode()), epoch=epoch, key=f"class/{positions[7]}")
+        np.testing.assert_array_equal(found.images_NHWC[7], pixels)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda batch: batch,
+        lambda batch: batch.images_NHWC[2:, 1, ::2],
+        lambda batch: torch.from_numpy(batch.images_NHWC)[3],
+        lambda batch: memoryview(batch.images_NHWC),
+    ],
+)
+def test_whatever_lies_in_a_batch_keeps_it(hold):
+    chunks = [(0, np.arange(start, start + 5)) for start in range(0, 60, 5)]
+    copies, held = [], []
+    for batch in batches(Samples(), chunks, ahead=2):
+        held.append(hold(batch))
+        copies.append(hold(batch._replace(images_NHWC=batch.images_NHWC.copy())))
+        del batch
+    for copy, kept in zip(copies, held, strict=True):
+        pair = (copy.images_NHWC, kept.images_NHWC) if isinstance(copy, Batch) else (copy, kept)
+        np.testing.assert_array_equal(*map(np.asarray, pair))
+
+
+def test_batches_of_other_sizes_come_right():
+    chunks = [(0, np.arange(size) % 60) for size in (1, 40, 3, 8, 9, 16, 17, 60, 2)]
+    found = batches(Samples(), chunks, num_threads=3, ahead=1)
+    for (epoch, positions), batch in zip(chunks, found, strict=True):
+        assert batch.images_NHWC.shape == (len(positions), SIZE, SIZE, 3)
+        for row, position in enumerate(positions):
+            image = Samples().decode(str(position).encode())
+            wanted = VIEWS.view(image, epoch=epoch, key=f"class/{position}")[0]
+            np.testing.assert_array_equal(batch.images_NHWC[row], wanted)
 
 
 def test_no_more_than_planned_is_in_flight():
@@ -122,6 +168,33 @@ def test_a_broken_image_surfaces_at_its_place_and_ends_the_loader():
     with pytest.raises(ValueError, match="image 150 is broken"):
         next(running)
     assert alive() == []
+
+
+class Photographs(Samples):
+    """JPEGs, decoded no further than needed."""
+
+    def read(self, position: int) -> bytes:
+        noise = np.random.default_rng(position).integers(0, 256, (30, 20, 3), np.uint8)
+        return simplejpeg.encode_jpeg(np.repeat(np.repeat(noise, 4, 0), 4, 1), quality=90, colorspace="RGB")
+
+    def decode(self, data: bytes, **options: object) -> np.ndarray:
+        image = decode(data, backend="simplejpeg", max_pixels=10**6, **options).image_HWC
+        self.shapes.append(image.shape)
+        return image
+
+
+def test_images_decoded_no_further_than_needed_give_the_views_of_whole_ones():
+    samples = Photographs()
+    samples.shapes = []
+    chunks = [(0, np.arange(30)), (1, np.arange(30, 60)), (2, np.arange(12))]
+    for (epoch, positions), batch in zip(chunks, batches(samples, chunks), strict=True):
+        for row, position in enumerate(positions):
+            whole = decode(samples.read(position), backend="simplejpeg", max_pixels=10**6).image_HWC
+            pixels, shift = VIEWS.view(whole, epoch=epoch, key=f"class/{position}")
+            np.testing.assert_array_equal(batch.images_NHWC[row], pixels)
+            np.testing.assert_array_equal(batch.shifts[row], shift)
+    assert sum(shape[0] < 120 for shape in samples.shapes) > 10
+    assert {shape[1:] for shape in samples.shapes} == {(80, 3)}
 
 
 def test_evaluation_takes_the_central_crop():

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rootstock.data import moments
 from rootstock.data.eigen import symmetric_eigen
 from rootstock.data.moments import CHUNK, STD_BITS, Adder, Moments
 
@@ -138,3 +139,15 @@ def test_eigenvectors_of_three_equal_channels():
     values, vectors = symmetric_eigen([[0.07] * 3] * 3)
     assert values == pytest.approx([0.21, 0, 0], abs=1e-16)
     assert vectors[0] == pytest.approx([3**-0.5] * 3, abs=1e-15)
+
+
+def test_sums_in_float_are_settled_before_they_could_round(monkeypatch):
+    assert moments.IMAGES_IN_FLOAT * 255 < 2**24
+    images = np.random.default_rng(0).integers(0, 256, (11, 5, 5, 3), np.uint8)
+    wanted = moments_of(images, 5)
+    monkeypatch.setattr(moments, "IMAGES_IN_FLOAT", 3)
+    adder = Adder(5)
+    for number, image in enumerate(images):
+        adder.add(image, label=number % 3, width=5 + number, height=5)
+        assert np.array_equal(adder.moments().image_sums, images[: number + 1].astype(np.uint64).sum(0))
+    assert adder.moments() == wanted

@@ -197,6 +197,9 @@ def test_raw_bytes_labels_and_facts_come_through(collection, folder):
             assert found.splits[position] == row["split"]
             assert found.gate[position] == row["gate"]
             assert found.decode(found.read(position)).shape == (row["height"], row["width"], 3)
+            with ShardSet(folder, verify="never") as unchecked:
+                data = unchecked.read(position)
+                assert unchecked.decode(data, num_rows=lambda *_: 1).shape == (row["height"], row["width"], 3)
         assert found.class_names == ["a", "b", "c"]
         assert found.facts["collection"] == "planted"
         assert found.facts["decode"] == read_facts(collection.manifest)["decode"]

@@ -95,7 +95,9 @@ def small_params(repository: Path, images: Path) -> dict:
             "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4, "decay_norm_and_bias": False,
             "schedule": {"kind": "cosine", "warmup_epochs": 0.5, "final_fraction": 0.0},
         },
-        "augment": {"scale": [0.5, 1.0], "ratio": [0.75, 1.3333], "flip": 0.5, "colour_pca_std": 0.1},
+        "augment": {
+            "scale": [0.5, 1.0], "ratio": [0.75, 1.3333], "flip": 0.5, "antialias": False, "colour_pca_std": 0.1
+        },
     }  # fmt: skip
     params["pretrain"] |= {
         "arch": {"name": "resnet18", "stem": "compact", "width": 8, "zero_init_last_bn": True},

@@ -30,7 +30,7 @@ class Samples:
     def read(self, position: int) -> bytes:
         return str(position).encode()
 
-    def decode(self, data: bytes) -> np.ndarray:
+    def decode(self, data: bytes, **_: object) -> np.ndarray:
         position = int(data)
         image = np.random.default_rng(position).integers(0, 128, (72, 72, 3), dtype=np.uint8)
         image[..., position % NUM_CLASSES % 3] += np.uint8(60 + 30 * (position % NUM_CLASSES // 3))
@@ -52,7 +52,13 @@ def train(state: Path, *, precision: str, arch: ResNetArch | AlexNetArch, image_
                 "decay_norm_and_bias": False,
                 "schedule": {"kind": "cosine", "warmup_epochs": 1.0, "final_fraction": 0.0},
             },
-            "augment": {"scale": [0.8, 1.0], "ratio": [0.9, 1.1], "flip": 0.5, "colour_pca_std": 0.0},
+            "augment": {
+                "scale": [0.8, 1.0],
+                "ratio": [0.9, 1.1],
+                "flip": 0.5,
+                "antialias": False,
+                "colour_pca_std": 0.0,
+            },
         }
     )
     augment = training.augment
@@ -65,7 +71,13 @@ def train(state: Path, *, precision: str, arch: ResNetArch | AlexNetArch, image_
         training=training,
         data=Data(Samples(), np.arange(72), np.arange(72, 96), image_size, image_size, 2),
         views=TrainingViews(
-            image_size=image_size, scale=augment.scale, ratio=augment.ratio, flip=0.5, colour_pca=None, seed=0
+            image_size=image_size,
+            scale=augment.scale,
+            ratio=augment.ratio,
+            flip=0.5,
+            antialias=False,
+            colour_pca=None,
+            seed=0,
         ),
         seed=0,
         world=distributed.World(rank=0, size=1, device=torch.device("cuda")),

@@ -40,7 +40,7 @@ class Samples:
     def read(self, position: int) -> bytes:
         return str(position).encode()
 
-    def decode(self, data: bytes) -> np.ndarray:
+    def decode(self, data: bytes, **_: object) -> np.ndarray:
         position = int(data)
         noise = rng.stream("toy", position).integers(0, 120, (SIDE, SIDE, 3))
         colour = 100 * np.array([self.labels[position] & 1, self.labels[position] >> 1, 0.5])
@@ -94,7 +94,13 @@ def training(
                 "decay_norm_and_bias": False,
                 "schedule": schedule or {"kind": "plateau", "warmup_epochs": 0.5, "patience": 1, "factor": 0.5},
             },
-            "augment": {"scale": list(scale), "ratio": [0.75, 1.3333], "flip": 0.5, "colour_pca_std": 0.1},
+            "augment": {
+                "scale": list(scale),
+                "ratio": [0.75, 1.3333],
+                "flip": 0.5,
+                "antialias": False,
+                "colour_pca_std": 0.1,
+            },
         }
     )
 
@@ -129,7 +135,7 @@ def loop(
         ),
         views=TrainingViews(
             image_size=IMAGE_SIZE, scale=tuple(settings.augment.scale), ratio=(0.75, 1.3333), flip=0.5,
-            colour_pca=colours, seed=seed,
+            antialias=False, colour_pca=colours, seed=seed,
         ),
         seed=seed,
         world=world or distributed.World(0, 1, torch.device("cpu")),

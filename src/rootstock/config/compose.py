@@ -42,6 +42,23 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, Any]:
     return {section: value[section] for section in Params.model_fields}
 
 
+def expand(overrides: list[str]) -> list[list[str]]:
+    """Return the overrides of each configuration of a sweep (`a=1,2`), as DVC will; one list where nothing is swept.
+
+    Raises:
+        ParamsError: this is not Hydra's grammar.
+    """
+    from dvc.utils.hydra import get_hydra_sweeps
+    from hydra.errors import HydraException
+
+    if not overrides:
+        return [[]]
+    try:
+        return [sweep["params.yaml"] for sweep in get_hydra_sweeps({"params.yaml": overrides})]
+    except HydraException as error:
+        raise ParamsError(f"{' '.join(overrides)}: {_readable(error)}") from None
+
+
 def _let_us_judge(override: str) -> str:
     """Have Hydra add unknown keys, so that our own error names what is allowed there."""
     key = override.partition("=")[0]

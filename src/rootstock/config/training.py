@@ -17,6 +17,7 @@ class Augment(Section):
     scale: Range  # of the crop, as a fraction of the image's area
     ratio: Range  # of the crop, width / height
     flip: Fraction  # probability of a horizontal flip
+    antialias: bool  # smooth a crop before it is made smaller, as evaluation does
     colour_pca_std: (
         NonNegativeFloat  # AlexNet's colour shift, in units of the dataset's own eigenvalues; 0.1 in the paper
     )

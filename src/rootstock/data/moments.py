@@ -21,6 +21,8 @@ from rootstock.data.archives import pread
 STD_BITS = 48
 # 256 products of two uint8 sum to at most 16,646,400 < 2^24: exact in float32, in whatever order a BLAS adds them.
 CHUNK = 256
+# As many uint8 sum to at most 16,711,680 < 2^24: exact in float32, too.
+IMAGES_IN_FLOAT = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +130,12 @@ def _read(image: Image, settings: dict[str, object]) -> np.ndarray:
 
 
 class Adder:
-    """Sums images one by one, in buffers of its own; for at most 2^24 images of at most 2^24 pixels."""
+    """Sums images one by one, in buffers of its own; for images of at most 2^24 pixels."""
 
     def __init__(self, crop_size: int):
+        import torch  # here, not above: readers of moments that add nothing start a second sooner
+
+        self._bmm = torch.bmm
         self._size = crop_size
         num_pixels = crop_size * crop_size
         num_chunks = -(-num_pixels // CHUNK)
@@ -138,10 +143,13 @@ class Adder:
         self._planes = np.zeros((4, num_chunks * CHUNK), np.float32)
         self._planes[3, :num_pixels] = 1
         self._pixels = self._planes[:3, :num_pixels].reshape(3, crop_size, crop_size)
-        self._chunks = self._planes.reshape(4, num_chunks, CHUNK).transpose(1, 0, 2)
+        self._chunks = torch.from_numpy(self._planes.reshape(4, num_chunks, CHUNK)).permute(1, 0, 2)
+        self._channels = [np.empty((crop_size, crop_size), np.uint8) for _ in range(3)]
         self._products = np.zeros((4, 4), object)
         self._std_sums = np.zeros(3, object)
-        self._image_sums = np.zeros((crop_size, crop_size, 3), np.uint32)
+        self._image_sums = np.zeros((crop_size, crop_size, 3), np.uint64)
+        self._newest = np.zeros((crop_size, crop_size, 3), np.float32)  # sums of the images that are not yet in those
+        self._num_newest = 0
         self._histograms = np.zeros((3, 256), np.uint64)
         self._labels: Counter[int] = Counter()
         self._widths: Counter[int] = Counter()
@@ -151,32 +159,44 @@ class Adder:
         """Take in a crop, uint8 (S, S, 3), and the label and size of the image it was cut from."""
         assert image_HWC.shape == (self._size, self._size, 3), image_HWC.shape
         assert image_HWC.dtype == np.uint8, image_HWC.dtype
-        self._pixels[:] = image_HWC.transpose(2, 0, 1)
-        by_chunk = np.matmul(self._chunks, self._chunks.transpose(0, 2, 1))
+        image_HWC = np.ascontiguousarray(image_HWC)
+        cv2.split(image_HWC, self._channels)
+        for plane, values in zip(self._pixels, self._channels, strict=True):
+            plane[:] = values
+        by_chunk = self._bmm(self._chunks, self._chunks.transpose(1, 2)).numpy()
         products = by_chunk.sum(axis=0, dtype=np.float64).astype(np.int64)  # below 2^53: exact
         self._products += products.astype(object)
         self._std_sums += _stds(products)
-        np.add(self._image_sums, image_HWC, out=self._image_sums)
-        for channel in range(3):
-            counts = cv2.calcHist([image_HWC], [channel], None, [256], [0, 256])  # float32, exact below 2^24
-            self._histograms[channel] += counts[:, 0].astype(np.uint64)
+        cv2.accumulate(image_HWC, self._newest)
+        self._num_newest += 1
+        if self._num_newest == IMAGES_IN_FLOAT:
+            self._settle()
+        for histogram, values in zip(self._histograms, self._channels, strict=True):
+            counts = cv2.calcHist([values], [0], None, [256], [0, 256])  # float32, exact below 2^24
+            histogram += counts[:, 0].astype(np.uint64)
         self._labels[label] += 1
         self._widths[width] += 1
         self._heights[height] += 1
 
     def moments(self) -> Moments:
         """Return the sums so far."""
+        self._settle()
         return Moments(
             num_images=self._labels.total(),
             channel_sums=self._products[3, :3].copy(),
             cross_products=self._products[:3, :3].copy(),
             std_sums=self._std_sums.copy(),
-            image_sums=self._image_sums.astype(np.uint64),
+            image_sums=self._image_sums.copy(),
             histograms=self._histograms.copy(),
             labels=self._labels.copy(),
             widths=self._widths.copy(),
             heights=self._heights.copy(),
         )
+
+    def _settle(self) -> None:
+        self._image_sums += self._newest.astype(np.uint64)
+        self._newest[:] = 0
+        self._num_newest = 0
 
 
 def _stds(products: np.ndarray) -> np.ndarray:

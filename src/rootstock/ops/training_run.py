@@ -175,6 +175,7 @@ def _views(job: Job) -> TrainingViews:
         scale=augment.scale,
         ratio=augment.ratio,
         flip=augment.flip,
+        antialias=augment.antialias,
         colour_pca=rows,
         seed=job.seed,
     )
