@@ -48,11 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--title", required=True, help="what was measured, in words")
     add(_docs, "docs", "write the tables of docs/results into README and docs")
     add(_deps, "deps", "write the modules that each stage imports into dvc.yaml")
-    add(
+    command = add(
         _promote,
         "promote",
         "judge the chosen replica against the champion; status 0 whether promoted or refused, 1 for errors",
     )
+    command.add_argument("--without-champion", metavar="reason", help="where its files are lost: judge against nobody")
     command = add(_rollback, "rollback", "bring back the champion before the present one")
     command.add_argument("--reason", metavar="text", help="why, for the ledger reports/promotions.jsonl")
     add(_tidy, "tidy", "remove what replicas left that params.yaml no longer names")
@@ -157,7 +158,7 @@ def _deps(args: argparse.Namespace) -> None:
 def _promote(args: argparse.Namespace) -> None:
     from rootstock.ops.promotion import promote
 
-    promote.promote()
+    promote.promote(without_champion=args.without_champion)
 
 
 def _rollback(args: argparse.Namespace) -> None:

@@ -164,7 +164,7 @@ def test_a_promotion_in_its_words() -> None:
         "others is 0.150)",
         "  latency     passed  5.0 ms an image, wanted at most 100.0",
         "the smallest true difference that these images promote 4 times in 5: 30.3 points",
-        "challengers judged on these images before: 2",
+        "other challengers judged before on exactly these images: 2",
     ]
 
 

@@ -53,10 +53,10 @@ def _two_repros(base: Path, folder: Path, wanted: dict, pause: float) -> dict:
 def _two_scripts(base: Path, folder: Path, pause: float) -> dict:
     project = _copy(base, folder)
     command = [sys.executable, "-m", "pipeline.pretrain"]
-    as_dvc = {"DVC_STAGE": "pretrain", "DVC_ROOT": str(project.folder)}  # for the witness
-    first = project.begin(*command, **as_dvc)
+    watched = {"FAULTS_STAGE": "pretrain", "FAULTS_ROOT": str(project.folder)}
+    first = project.begin(*command, **watched)
     time.sleep(pause)
-    second = project.begin(*command, **as_dvc)
+    second = project.begin(*command, **watched)
     statuses = [one.wait(trial.SECONDS) for one in (first, second)]
     said = re.findall(r"error: (.*)", project.said())
     found = trial.second_writers(project.notes()) + [f"survived: {line}" for line in project.survivors()]

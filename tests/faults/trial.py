@@ -193,8 +193,8 @@ def problems(project: Project, wanted: dict) -> list[str]:
 
 
 def second_writers(notes: list[Note]) -> list[str]:
-    """Return the stages that a process still wrote for after a later one had begun to write for it."""
-    found = []
+    """Return the processes that still wrote for a stage after a later one had begun to, with the first such file."""
+    found: dict[tuple[str, int, int], str] = {}
     latest: dict[str, list[int]] = {}  # stage -> its writing processes, in the order of their first write
     for note in notes:
         if note.event == "start":
@@ -203,5 +203,8 @@ def second_writers(notes: list[Note]) -> list[str]:
         if note.owner not in owners:
             owners.append(note.owner)
         elif note.owner != owners[-1]:
-            found.append(f"second writer: {note.owner} of {note.stage} wrote {note.path} after {owners[-1]} had begun")
-    return found
+            found.setdefault((note.stage, note.owner, owners[-1]), note.path)
+    return [
+        f"second writer: {old} of {stage} wrote {path} after {new} had begun"
+        for (stage, old, new), path in found.items()
+    ]

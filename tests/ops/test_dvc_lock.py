@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from rootstock import layout
 from rootstock.ops import dvc_lock
 
 
@@ -58,7 +59,9 @@ def test_the_revision_that_brought_a_hash(tmp_path):
         command = ["git", "-C", str(tmp_path), *identity, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
+    assert dvc_lock.revision_with(["a" * 32], tmp_path) is None, "no repository"
     git("init", "-q")
+    assert dvc_lock.revisions_of(layout.DVC_LOCK, tmp_path) == [], "no commit yet"
     revisions = []
     for number, letter in enumerate("aab"):
         (tmp_path / "dvc.lock").write_text(lock(letter * 32))

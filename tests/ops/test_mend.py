@@ -78,6 +78,21 @@ def test_what_a_lock_lost_comes_from_the_copy_that_the_last_stage_kept(project, 
     assert not (project / "elsewhere").exists()
 
 
+def test_a_merge_conflict_is_a_persons_to_decide(project):
+    whole = (project / "dvc.lock").read_text()
+    at = whole.index("  s1:")
+    conflicted = f"{whole[:at]}<<<<<<< HEAD\n{whole[at:]}=======\n{whole[at:]}>>>>>>> other\n"
+    (project / "dvc.lock").write_text(conflicted)
+    with pytest.raises(
+        ValueError, match=r"^dvc.lock: line \d+: found a merge conflict of git, wanted one of"
+    ) as caught:
+        mend.mend()
+    number = conflicted.splitlines().index("<<<<<<< HEAD") + 1
+    assert f"line {number}:" in str(caught.value)
+    assert "`git checkout --ours dvc.lock`" in str(caught.value)
+    assert (project / "dvc.lock").read_text() == conflicted
+
+
 def test_without_a_commit_that_has_it_an_empty_lock_goes(project):
     small_project.run(project, "git", "rm", "-q", "--cached", "dvc.lock")
     small_project.run(project, "git", "commit", "-q", "-m", "Forget")

@@ -422,3 +422,22 @@ def test_a_made_store_is_opened_while_another_process_opens_it(project, monkeypa
         (project / "mlflow.db").unlink()  # a new one is made by one process at a time
         with pytest.raises(store.StoreError, match="another process has been opening"):
             store.Store(project)
+
+
+def test_a_kill_while_the_store_is_made_leaves_no_half_store(tmp_path, child):
+    for half in (0.0, 0.4):  # of its tables
+        maker = child(tmp_path, "wait", LOSSES)
+        new = tmp_path / "mlflow.db.new"
+        deadline = time.monotonic() + 60
+        while not new.exists():
+            assert time.monotonic() < deadline
+            assert not (tmp_path / "mlflow.db").exists()
+            time.sleep(0.002)
+        time.sleep(half)
+        maker.kill()
+        maker.wait()
+        assert new.exists() != (tmp_path / "mlflow.db").exists()
+    tracking.reconcile(store=tmp_path)
+    assert [status for _, status in runs(tmp_path)] == ["KILLED"]
+    assert len(curve(tmp_path)) == 2
+    assert not new.exists()

@@ -12,16 +12,17 @@ FIRST = {"replica": "full-0", "dvc_hash": "a.dir", "run_id": None, "git_revision
 SECOND = {**FIRST, "replica": "full-1", "dvc_hash": "b.dir"}
 CHAMPION = {**FIRST, "bundle_hash": "c.dir"}
 CHECK = {"name": "better", "passed": True, "found": 0.01, "wanted": 0.05, "text": "better"}
+EVIDENCE = {"limits": {"level": 0.05}, "champion": {"top1": 0.5}}
 DATA = {"shards": "s.dir", "manifest": "m", "split": "val", "view": "center", "num_images": 60, "keys_sha256": "k"}
 PLAIN = {"time": "2026-01-01T00:00:00Z", "model": "demo", "reason": None, "version": None}
 PROMOTED = {
     **PLAIN, "number": 1, "action": "promote", "challenger": FIRST, "data": DATA, "champion_before": None,
-    "champion_after": CHAMPION, "verdict": {"promoted": True, "checks": [CHECK], "evidence": {}}, "version": "1",
+    "champion_after": CHAMPION, "verdict": {"promoted": True, "checks": [CHECK], "evidence": EVIDENCE}, "version": "1",
 }  # fmt: skip
 REFUSED = {
     **PLAIN, "number": 2, "action": "refuse", "challenger": SECOND, "data": DATA, "champion_before": CHAMPION,
     "champion_after": CHAMPION,
-    "verdict": {"promoted": False, "checks": [CHECK, {**CHECK, "passed": False}], "evidence": {}},
+    "verdict": {"promoted": False, "checks": [CHECK, {**CHECK, "passed": False}], "evidence": EVIDENCE},
 }  # fmt: skip
 NEXT = {**SECOND, "bundle_hash": "d.dir"}
 REPLACED = {**PROMOTED, "number": 3, "challenger": SECOND, "champion_before": CHAMPION, "champion_after": NEXT}
@@ -53,6 +54,19 @@ def test_a_line_that_does_not_follow_changes_nothing(tmp_path):
     with pytest.raises(ContractError, match=r"row 2: found .*wanted number 1 for the first line, 2 for the next"):
         promotion.append(ledger, {**REFUSED, "number": 3})
     assert ledger.read_bytes() == before
+
+
+def test_a_reason_says_that_a_lost_champion_was_not_compared_with(tmp_path):
+    alone = {**REFUSED["verdict"], "evidence": {**EVIDENCE, "champion": None}}
+    promotion.append(tmp_path / "l", PROMOTED)
+    promotion.append(tmp_path / "l", {**REFUSED, "reason": "lost", "verdict": alone})
+    assert promotion.read(tmp_path / "l")[1]["reason"] == "lost"
+
+
+def test_reigns_are_what_rollbacks_go_back_through():
+    assert [promotion.reigns(WHOLE[:number], "demo") for number in range(5)] == [
+        [], [CHAMPION], [CHAMPION], [CHAMPION, NEXT], [CHAMPION],
+    ]  # fmt: skip
 
 
 def test_the_champion_is_each_models_last(tmp_path):
@@ -99,7 +113,7 @@ MUTATIONS = {
         change(1, "data", "split", value="test"),
         "line 1: data: found otherwise, wanted split 'val': test never decides anything",
     ),
-    "no checks": (change(1, "verdict", "checks", value=[]), "line 1: verdict: .*wanted at least one check"),
+    "no checks": (change(1, "verdict", "checks", value=[]), "line 1: verdict: .*wanted a list of at least one check"),
     "a check without words": (
         change(1, "verdict", "checks", 0, value={"name": "better"}),
         r"line 1: verdict: checks: row 0: found keys \['name'\], wanted keys \['found', 'name', 'passed', 'text', 'wa",
@@ -107,6 +121,21 @@ MUTATIONS = {
     "a reason for a refusal": (change(2, "reason", value="no"), "line 2: .*wanted null for reason"),
     "a rollback to nobody": (change(4, "champion_after", value=None), "line 4: .*wanted a champion after a rollback"),
     "a rollback with a verdict": (change(4, "data", value=DATA), "line 4: .*wanted null for challenger, data, verdict"),
+    "a rollback to a stranger": (
+        change(4, "champion_after", value={**CHAMPION, "bundle_hash": "x.dir"}),
+        r"line 4: .*wanted a rollback to the champion before the present one: full-0 \(c.dir\)",
+    ),
+    "a rollback to the present one": (
+        [PROMOTED, {**BACK, "number": 2, "champion_before": CHAMPION}],
+        "line 2: .*wanted a rollback to the champion before the present one: none",
+    ),
+    "a rollback from nobody": (
+        [{**BACK, "number": 1, "champion_before": None}], "line 1: .*wanted a rollback to the champion before the pre"
+    ),
+    "checks that are no list": (change(1, "verdict", "checks", value={"better": CHECK}), "line 1: .*wanted a list of"),
+    "a number of checks": (change(1, "verdict", "checks", value=5), "line 1: verdict: .*wanted a list of at least one"),
+    "evidence without limits": (change(1, "verdict", "evidence", value={}), "line 1: .*wanted evidence with limits"),
+    "evidence that is text": (change(2, "verdict", "evidence", value="x"), "line 2: .*wanted evidence with limits"),
     "an unknown action": (change(1, "action", value="crown"), "row 1, column action: found 'crown'"),
     "a local time": (change(1, "time", value="2026-01-01T00:00:00+02:00"), "row 1, column time"),
     "a version in words": (change(1, "version", value="first"), "row 1, column version: found 'first'"),

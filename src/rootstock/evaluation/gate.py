@@ -57,7 +57,7 @@ def judge(
         latency_ms: of the challenger, one image at a time, median.
         num_candidates: from how many the challenger was chosen on these very images; the level is divided by it, since
             each of them might have looked better by chance.
-        num_judged_before: challengers that were judged on these images before; it goes into the evidence.
+        num_judged_before: other challengers that were judged on exactly these images before; it goes into the evidence.
     """
     assert num_candidates >= 1, num_candidates
     assert latency_ms > 0, latency_ms
@@ -111,7 +111,7 @@ def describe(verdict: Verdict, *, challenger: str, champion: str | None) -> str:
     lines += [f"  {check.name:12}{'passed' if check.passed else 'FAILED'}  {check.text}" for check in verdict.checks]
     if known["champion"] is not None:
         lines.append(_promise(known["detectable_difference"], known["champion"]["top1"]))
-    lines.append(f"challengers judged on these images before: {known['num_judged_before']}")
+    lines.append(f"other challengers judged before on exactly these images: {known['num_judged_before']}")
     return "\n".join(lines)
 
 

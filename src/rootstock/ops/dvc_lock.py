@@ -66,12 +66,20 @@ def revision_with(hashes: Collection[str], root: Path = Path()) -> str | None:
 
 def revisions_with(text: str, path: Path, root: Path = Path()) -> list[str]:
     """Return the revisions that brought a text into a file or folder, or took it out, seen from HEAD, oldest first."""
-    return _git(root, "log", "--reverse", "--format=%H", "-S", text, "--", str(path)).decode().split()
+    return _log(root, "-S", text, "--", str(path))
 
 
 def revisions_of(path: Path, root: Path = Path()) -> list[str]:
     """Return the revisions that changed a file, seen from HEAD, oldest first; none where there is no commit yet."""
-    return _git(root, "log", "--reverse", "--format=%H", "--", str(path)).decode().split()
+    return _log(root, "--", str(path))
+
+
+def _log(root: Path, *arguments: str) -> list[str]:
+    try:
+        _git(root, "rev-parse", "--quiet", "--verify", "HEAD")
+    except ValueError:  # no repository, or no commit yet: nothing is committed, which is an answer
+        return []
+    return _git(root, "log", "--reverse", "--format=%H", *arguments).decode().split()
 
 
 def content(revision: str, path: str | Path, root: Path = Path()) -> bytes | None:

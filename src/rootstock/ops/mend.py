@@ -22,6 +22,7 @@ from rootstock.ops.locks import take
 DVC_TMP = Path(".dvc/tmp")
 WRITTEN_TO = ("data", "models", "reports")  # by stages
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # schema/contract.py: beside the file it becomes, with the writer's pid
+CONFLICT = re.compile(r"^<<<<<<< ", re.MULTILINE)
 RECORD = re.compile(r"^  (?! |- )(\S.*):\n", re.MULTILINE)  # a stage's first line in dvc.lock
 
 
@@ -29,6 +30,9 @@ def mend() -> list[str]:
     """Mend what ended processes left in this project; return what was done, a line each.
 
     Nothing is touched while another `dvc` holds DVC's lock, and no file of a living process ever.
+
+    Raises:
+        ValueError: dvc.lock holds a merge conflict, which is a person's to decide.
     """
     done = []
     with _held(DVC_TMP / "lock") as alone, _held(DVC_TMP / "rwlock.lock") as undisturbed:
@@ -88,6 +92,13 @@ def _mend_lock(path: Path) -> list[str]:
     if not path.is_file():
         return []
     text = path.read_text()
+    conflict = CONFLICT.search(text)
+    if conflict:
+        number = len(text[: conflict.start()].splitlines()) + 1
+        raise ValueError(
+            f"{path}: line {number}: found a merge conflict of git, wanted one of its sides: "
+            f"`git checkout --ours {path}` or `--theirs`, then `git add {path}`; `dvc repro` runs what it lacks"
+        )
     mended = salvage(text)
     if mended == text and text:
         return []

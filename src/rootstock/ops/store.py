@@ -87,16 +87,15 @@ class Store:
             from mlflow.tracking.client import MlflowClient  # takes seconds: not under the lock
         with translated(), _creation_lock(uri):
             logging.getLogger("alembic").setLevel(logging.WARNING)
+            # a server knows better where artifacts go
+            artifacts = (project.resolve() / "mlartifacts").as_uri() if uri.startswith(SQLITE) else None
+            if artifacts:
+                _make_tables(Path(uri.removeprefix(SQLITE)), artifacts)
             self.client = MlflowClient(uri)
-            self.experiment = self._find_experiment(project, is_local=uri.startswith(SQLITE))
-
-    def _find_experiment(self, project: Path, *, is_local: bool) -> str:
-        found = self.client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return found.experiment_id
-        # a server knows better where artifacts go
-        location = (project.resolve() / "mlartifacts").as_uri() if is_local else None
-        return self.client.create_experiment(EXPERIMENT, artifact_location=location)
+            found = self.client.get_experiment_by_name(EXPERIMENT)
+            self.experiment: str = (
+                found.experiment_id if found else self.client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+            )
 
     def find_run(self, token: str) -> str | None:
         """Return the id of the run with this token, which is a part of its creation: no run is lost or made twice."""
@@ -300,3 +299,16 @@ def _is_made(path: Path) -> bool:
             return store.execute("SELECT 1 FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone() is not None
     except sqlite3.Error:  # half made, or not readable just now: then with the lock
         return False
+
+
+def _make_tables(path: Path, artifacts: str) -> None:
+    """Make a missing SQLite file whole, then name it: a kill amid the migrations left a store broken for ever."""
+    if path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    new = path.with_name(f"{path.name}.new")
+    for half in (new, new.with_name(f"{new.name}-journal")):
+        half.unlink(missing_ok=True)
+    SqlAlchemyStore(f"{SQLITE}{new}", artifacts).engine.dispose()
+    os.replace(new, path)

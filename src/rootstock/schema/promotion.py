@@ -4,6 +4,7 @@ The ledger is the truth about which model is the champion; MLflow's registry mir
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +25,10 @@ PLAIN = pa.DataFrameSchema(
         "time": pa.Column(str, fullmatch(TIME)),
         "action": pa.Column(str, pa.Check.isin(ACTIONS)),
         "model": pa.Column(str, fullmatch("[a-z0-9-]+")),  # the registry's name
-        "reason": pa.Column(str, nullable=True),  # of a rollback, in a person's words
+        "reason": pa.Column(str, nullable=True),  # in a person's words, of a rollback or where the champion was lost
         "version": pa.Column(str, fullmatch("[0-9]+"), nullable=True),  # the registry's; null: it was out of reach
     },
-    checks=pa.Check(
-        lambda frame: frame["number"] == frame.index, error="number 1 for the first line, 2 for the next"
-    ),
+    checks=pa.Check(lambda frame: frame["number"] == frame.index, error="number 1 for the first line, 2 for the next"),
     strict=True,
     ordered=True,
     name="Promotions",
@@ -80,8 +79,24 @@ def append(path: Path, line: dict) -> None:
 
 def champion(lines: Iterable[dict], model: str) -> dict | None:
     """Return a model's present champion by the ledger; None before its first promotion."""
-    last = [line for line in lines if line["model"] == model][-1:]
-    return last[0]["champion_after"] if last else None
+    found = reigns(lines, model)
+    return found[-1] if found else None
+
+
+def reigns(lines: Iterable[dict], model: str) -> list[dict]:
+    """Return the champions that a rollback may go back through, the present one last."""
+    found: list[dict] = []
+    for line in lines:
+        if line["model"] == model:
+            _reign(found, line)
+    return found
+
+
+def _reign(reigns: list[dict], line: dict) -> None:
+    if line["action"] == PROMOTE:
+        reigns.append(line["champion_after"])
+    elif line["action"] == ROLLBACK:
+        reigns.pop()
 
 
 def now() -> str:
@@ -109,17 +124,22 @@ def _checked(lines: list, path: Path) -> list[dict]:
     nullable = {name: str for name in ("reason", "version") if plain[name].isna().all()}  # no type of its own
     plain.index = pd.RangeIndex(1, len(lines) + 1)
     check(plain.astype(nullable), PLAIN, path)
-    champions: dict[str, dict | None] = {}
+    reigns_of: dict[str, list[dict]] = defaultdict(list)
     for number, line in enumerate(lines, start=1):
         where = f"line {number}"
         _check_parts(line, path, where)
-        before = champions.get(line["model"])
+        reigns = reigns_of[line["model"]]
+        before = reigns[-1] if reigns else None
         if line["champion_before"] != before:
             raise ContractError(
                 f"{path}: {where}: champion_before: found {_name(line['champion_before'])}, wanted {_name(before)}, "
                 "the champion after the line before"
             )
-        champions[line["model"]] = line["champion_after"]
+        if line["action"] == ROLLBACK:
+            earlier = reigns[-2] if len(reigns) > 1 else None
+            is_earlier = earlier is not None and line["champion_after"] == earlier
+            _wanted(is_earlier, path, where, f"a rollback to the champion before the present one: {_name(earlier)}")
+        _reign(reigns, line)
     return lines
 
 
@@ -132,10 +152,14 @@ def _check_parts(line: dict, path: Path, where: str) -> None:
         _wanted(all(line[key] is None for key in decided), path, where, f"null for {', '.join(decided)} of a rollback")
         _wanted(line["champion_after"] is not None, path, where, "a champion after a rollback")
         return
-    _wanted(line["reason"] is None, path, where, "null for reason: the verdict has the reasons of a decision")
     _keys(line["challenger"], MODEL, path, f"{where}: challenger")
     _check_data(line["data"], path, f"{where}: data")
     _check_verdict(line["verdict"], path, f"{where}: verdict")
+    alone = line["champion_before"] is not None and line["verdict"]["evidence"].get("champion") is None
+    wanted = (
+        "null for reason, unless a champion was lost and nobody judged against: the verdict has a decision's reasons"
+    )
+    _wanted(line["reason"] is None or alone, path, where, wanted)
     promoted = line["verdict"]["promoted"]
     _wanted(promoted == (line["action"] == PROMOTE), path, where, f"action {PROMOTE if promoted else REFUSE}")
     if promoted:
@@ -155,7 +179,13 @@ def _check_data(data: object, path: Path, where: str) -> None:
 
 def _check_verdict(verdict: object, path: Path, where: str) -> None:
     _keys(verdict, VERDICT, path, where)
-    _wanted(bool(verdict["checks"]), path, where, "at least one check")
+    _wanted(
+        isinstance(verdict["checks"], list) and bool(verdict["checks"]), path, where, "a list of at least one check"
+    )
+    evidence = verdict["evidence"]
+    _wanted(
+        isinstance(evidence, dict) and isinstance(evidence.get("limits"), dict), path, where, "evidence with limits"
+    )
     for row, one in enumerate(verdict["checks"]):
         _keys(one, CHECK, path, f"{where}: checks: row {row}")
     passed = all(one["passed"] for one in verdict["checks"])

@@ -28,7 +28,7 @@ def watch(trace: str, stage: str, root: str) -> None:
             path, _, flags = arguments
             if not isinstance(path, str) or not flags & CHANGING:
                 return
-        elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
+        elif event in ("os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):  # a folder is made also where it exists
             path = os.fspath(arguments[1 if event == "os.rename" else 0])
         else:
             return
@@ -41,5 +41,8 @@ def watch(trace: str, stage: str, root: str) -> None:
     sys.addaudithook(hook)
 
 
-if {"FAULTS_TRACE", "DVC_STAGE", "DVC_ROOT"} <= os.environ.keys():
-    watch(os.environ["FAULTS_TRACE"], os.environ["DVC_STAGE"], os.path.join(os.environ["DVC_ROOT"], ""))
+# a script started by hand is named by the trial; as DVC_STAGE it would look for the `dvc` that it has to die with
+STAGE = os.environ.get("FAULTS_STAGE") or os.environ.get("DVC_STAGE")
+ROOT = os.environ.get("FAULTS_ROOT") or os.environ.get("DVC_ROOT")
+if STAGE and ROOT and "FAULTS_TRACE" in os.environ:
+    watch(os.environ["FAULTS_TRACE"], STAGE, os.path.join(ROOT, ""))

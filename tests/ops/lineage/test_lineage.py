@@ -334,6 +334,19 @@ def test_a_run_leads_to_its_stage_and_back(model):
     assert (found.stage, found.revision) == ("evaluate@full-0", None)
 
 
+def test_the_note_of_another_run_is_not_shown_as_this_ones(small, monkeypatch):
+    monkeypatch.chdir(small)
+    note = layout.run("finetune", "full", 0)
+    run_id = json.loads(note.read_text())["run_id"]
+    replace(note, run_id, "f" * 32)
+    for committed in (False, True):
+        if committed:
+            small_project.commit(small, "A note of another run")
+        traced = lineage.trace(subject.find(REPLICA))
+        assert {step.stage: step.run_id for step in traced.steps}["finetune@full-0"] is None
+        assert "f" * 12 not in lineage.text(traced)
+
+
 def test_a_run_that_dvc_lock_no_longer_knows_is_found_in_git_or_by_what_it_read(small, monkeypatch):
     monkeypatch.chdir(small)
     note = layout.run("finetune", "full", 0)
@@ -367,7 +380,7 @@ def test_a_champion_is_found_after_its_replica_was_trained_again(small, monkeypa
         "champion_before": None, "champion_after": champion,
         "data": {"shards": "s", "manifest": "m", "split": "val", "view": "center", "num_images": 60,
                  "keys_sha256": "k"},
-        "verdict": {"promoted": True, "checks": [check], "evidence": {}},
+        "verdict": {"promoted": True, "checks": [check], "evidence": {"limits": {}}},
     }  # fmt: skip
     layout.PROMOTIONS.write_text(json.dumps(line) + "\n")
     replace(layout.DVC_LOCK, md5, "0" * 32 + ".dir")

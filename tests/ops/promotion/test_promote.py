@@ -200,7 +200,7 @@ def test_what_a_model_has_seen_does_not_judge_it(store, capsys):
     play.challenge(accuracy=1.0, seed=3)
     line = promote.promote()
     assert (line["action"], failed(line), line["data"]["num_images"]) == ("refuse", ["images"], 5)
-    assert "5 gate images that neither model was trained on, wanted at least 6, two a class" in capsys.readouterr().out
+    assert "5 gate images that neither model was trained on, wanted at least 15, 5 a class" in capsys.readouterr().out
     promote.promote()
     assert len(lines()) == 3
 
@@ -317,13 +317,137 @@ def test_a_champion_is_brought_back_from_the_cache_or_the_remote(store):
     shutil.rmtree(folder)
     shutil.rmtree(play.CACHE)
     shutil.rmtree(play.REMOTE)
+    play.challenge(accuracy=0.9, seed=2)
     with pytest.raises(champion.ChampionError) as caught:
         promote.promote()
     assert str(caught.value) == (
         f"{folder}: the champion of hash {wanted} is neither here, nor in DVC's cache, nor in its remote; `dvc push` "
         "where it was promoted, then run this again\n  dvc checkout: checkout found nothing\n  dvc pull: pull found "
-        "nothing"
+        'nothing\nor, where nobody has it: `rootstock promote --without-champion "why"` judges the challenger against '
+        "nobody, and the ledger says so"
     )
+
+
+def lose(folder: Path) -> None:
+    """Take a champion's files from everywhere, as in the clone of someone who has no access to the remote."""
+    shutil.rmtree(folder)
+    shutil.rmtree(play.CACHE)
+
+
+def test_a_lost_champion_is_passed_over_only_when_a_person_says_so(store, capsys):
+    play.challenge(accuracy=0.9, seed=1)
+    first = promote.promote()
+    lose(layout.champion(model()))
+    play.challenge(accuracy=0.3, seed=2)  # no better than chance
+    refused = promote.promote(without_champion="its remote is gone")
+    assert (refused["action"], refused["champion_after"]) == ("refuse", first["champion_after"])
+    play.challenge(accuracy=0.8, seed=3)
+    capsys.readouterr()
+    line = promote.promote(without_champion="its remote is gone")
+    captured = capsys.readouterr()
+    name, challenger = first["challenger"]["replica"], line["challenger"]["replica"]
+    assert f"WARNING: {name}, the champion, is lost; judging against nobody" in captured.err
+    assert f"{challenger} without a champion to replace: promoted on 60 images" in captured.out
+    assert f"not compared with {name}, the champion, whose files are lost: its remote is gone" in captured.out
+    assert (line["champion_before"], line["reason"]) == (first["champion_after"], "its remote is gone")
+    assert line["verdict"]["evidence"]["champion"] is None
+    # from here on all is as ever, and the lost one is no way back
+    assert promote.promote()["number"] == line["number"]
+    with pytest.raises(champion.MissingError, match="is neither here"):
+        promote.rollback(reason=None)
+    assert champion._hash(layout.champion(model())) == line["champion_after"]["bundle_hash"]
+
+
+def test_a_lost_champion_is_put_back_where_the_challenger_is_the_same(store, capsys):
+    play.challenge(accuracy=0.9, seed=1)
+    line = promote.promote()
+    lose(layout.champion(model()))
+    assert promote.promote() == line
+    assert "the champion, was lost; what was reproduced here is the same to the byte" in capsys.readouterr().out
+    folder = layout.champion(model())
+    assert champion._hash(folder) == champion._held(folder) == line["champion_after"]["bundle_hash"]
+    assert not (layout.state() / "promotion/packed").exists()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_champion_that_is_here_is_never_passed_over(store, first):
+    play.challenge(accuracy=0.9, seed=1)
+    if first:
+        promote.promote()
+        play.challenge(accuracy=0.95, seed=2)
+    before = lines()
+    found = r"full-\d, the champion, whole" if first else "no champion in the ledger"
+    with pytest.raises(promote.PromotionError, match=f"found {found}, wanted one whose files are lost"):
+        promote.promote(without_champion="I like this one")
+    assert lines() == before
+
+
+def test_each_model_is_judged_in_its_own_view(store, monkeypatch):
+    play.challenge(accuracy=0.9, seed=1)
+    first = promote.promote()
+    serve(layout.champion(model()), view="ten")
+    views, predict = [], promote.gate_run.inference.predict
+
+    def spy(*arguments, **options):
+        views.extend(options["views"])
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(promote.gate_run.inference, "predict", spy)
+    # equal weights, which serve otherwise, are a question of their own
+    line = promote.promote()
+    assert (line["number"], line["action"], line["challenger"]) == (2, "promote", first["challenger"])
+    assert views == ["ten"]
+    assert (line["data"]["view"], line["verdict"]["evidence"]["champion_view"]) == ("center", "ten")
+    assert champion.read_serving(layout.champion(model())).view == "center"
+    assert promote.promote() == line
+
+
+def serve(folder: Path, *, view: str) -> None:
+    """Let the champion be one that was judged, and is served, in another view."""
+    before, serving = champion._hash(folder), champion.read_serving(folder)
+    (folder / champion.SERVING).unlink()
+    write_json(folder / champion.SERVING, {**serving.model_dump(), "view": view})
+    play.fake_dvc("add", str(folder))
+    layout.PROMOTIONS.write_text(layout.PROMOTIONS.read_text().replace(before, champion._hash(folder)))
+
+
+def test_an_old_decision_is_told_as_it_was(store):
+    for seed, accuracy in ((1, 0.8), (2, 0.95)):
+        play.challenge(accuracy=accuracy, seed=seed)
+        line = promote.promote()
+    promote.rollback(reason=None)
+    assert promote.describe(line).endswith("became the champion, version 2; reports/promotions.jsonl, line 2")
+
+
+def test_a_rollback_to_a_champion_that_is_lost_changes_nothing_and_blocks_nothing(store):
+    for seed, accuracy in ((1, 0.8), (2, 0.9)):
+        play.challenge(accuracy=accuracy, seed=seed)
+        promote.promote()
+    before, folder = lines(), layout.champion(model())
+    first, second = (line["champion_after"]["bundle_hash"] for line in before)
+    shutil.rmtree(play.CACHE / first)  # as `dvc gc --workspace` does
+    with pytest.raises(champion.MissingError, match=f"the champion of hash {first} is neither here"):
+        promote.rollback(reason=None)
+    assert lines() == before
+    assert champion._hash(folder) == champion._held(folder) == second
+    play.challenge(accuracy=1.0, seed=3)
+    assert promote.promote()["action"] == "promote"
+
+
+def test_a_model_that_was_replaced_while_it_was_judged_is_no_champion(store, monkeypatch):
+    play.challenge(accuracy=0.9, seed=1)
+    judge = promote.gate_run.judge
+
+    def meanwhile(*arguments, **options):
+        verdict = judge(*arguments, **options)
+        play.challenge(accuracy=0.1, seed=2)
+        return verdict
+
+    monkeypatch.setattr(promote.gate_run, "judge", meanwhile)
+    with pytest.raises(champion.ChampionError, match="which was judged; run this again"):
+        promote.promote()
+    assert not layout.champion(model()).exists()
+    assert lines() == []
 
 
 def test_a_decision_is_dropped_when_the_ledger_went_on(store, capsys):
@@ -404,13 +528,13 @@ def test_promotion_and_rollback_with_dvc_and_mlflow(small):
     os.chdir(small)
     try:
         play.challenge(accuracy=0.9, seed=1)
-        assert "is the champion, version 1; reports/promotions.jsonl, line 1" in say("promote")
+        assert "became the champion, version 1; reports/promotions.jsonl, line 1" in say("promote")
         folder = layout.champion(model())
         first = champion._held(folder)
         assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, f"{folder.name}.dvc"], "no litter"
         small_project.commit(small, "First champion")
         play.challenge(accuracy=0.95, seed=2)
-        assert "is the champion, version 2" in say("promote")
+        assert "became the champion, version 2" in say("promote")
         shutil.rmtree(folder)
         assert "rolled back" in say("rollback", "--reason", "a try")
         assert champion._hash(folder) == champion._held(folder) == first

@@ -18,7 +18,7 @@ CHAIN = [
     record("finetune@full-0", models__finetune__full="f.dir"),
     record("evaluate@full-0", reports__evaluate="e", reports__runs__evaluate="t2"),
 ]
-OTHERS = band([0.80, 0.82, 0.84])
+SEEDS = band([0.80, 0.82, 0.84])
 
 
 def rebuilt(**changed: str | None) -> dict[str, Record]:
@@ -31,7 +31,7 @@ def rebuilt(**changed: str | None) -> dict[str, Record]:
     return found
 
 
-def verdict(*, metric: float | None = 0.82, seeds: Band | None = OTHERS, **changed: str | None) -> str:
+def verdict(*, metric: float | None = 0.82, seeds: Band | None = SEEDS, **changed: str | None) -> str:
     return judge(compare(CHAIN, rebuilt(**changed)), metric=metric, seeds=seeds).text
 
 
@@ -46,7 +46,7 @@ def test_reports_runs_alone_are_left_out():
 
 
 def test_noise_excuses_no_data_stage():
-    outcome = judge(compare(CHAIN, rebuilt(data__stats="x", reports__evaluate="y")), metric=0.82, seeds=OTHERS)
+    outcome = judge(compare(CHAIN, rebuilt(data__stats="x", reports__evaluate="y")), metric=0.82, seeds=SEEDS)
     assert outcome.text == "differs, first at stats@target"
     assert "exact by design" in outcome.why
     assert not outcome.is_good
@@ -58,23 +58,24 @@ def test_a_training_that_differs_is_noise_while_the_metric_is_one_of_a_seeds():
     assert verdict(reports__evaluate="x") == "within seed noise (first at evaluate@full-0)"
 
 
-@pytest.mark.parametrize("metric", [OTHERS.low - 1e-9, OTHERS.high + 1e-9])
+@pytest.mark.parametrize("metric", [SEEDS.low - 1e-9, SEEDS.high + 1e-9])
 def test_a_metric_outside_the_band_differs(metric):
-    outcome = judge(compare(CHAIN, rebuilt(models__pretrain="x")), metric=metric, seeds=OTHERS)
+    outcome = judge(compare(CHAIN, rebuilt(models__pretrain="x")), metric=metric, seeds=SEEDS)
     assert outcome.text == "differs, first at pretrain"
     assert "outside 0.7" in outcome.why
     assert "0.8000, 0.8200, 0.8400" in outcome.why
 
 
-@pytest.mark.parametrize("metric", [OTHERS.low, OTHERS.high])
+@pytest.mark.parametrize("metric", [SEEDS.low, SEEDS.high])
 def test_the_bands_ends_are_within(metric):
     assert verdict(models__pretrain="x", metric=metric).startswith("within")
 
 
-def test_without_two_other_seeds_noise_is_not_known():
-    outcome = judge(compare(CHAIN, rebuilt(models__pretrain="x")), metric=0.82, seeds=band([0.82]))
+@pytest.mark.parametrize("values", [[], [0.82], [0.82, 0.83]])
+def test_from_fewer_than_three_seeds_noise_is_not_known(values):
+    outcome = judge(compare(CHAIN, rebuilt(models__pretrain="x")), metric=0.82, seeds=band(values))
     assert outcome.text == "differs, first at pretrain"
-    assert "fewer than two other seeds" in outcome.why
+    assert "fewer than 3 seeds of this strategy are recorded" in outcome.why
 
 
 def test_without_an_evaluation_there_is_nothing_to_compare_with_noise():
@@ -90,7 +91,14 @@ def test_an_output_or_a_stage_that_was_not_made_differs():
 def test_the_band_is_students_predictive_interval():
     # by hand: t_{0.975, 2} = 4.302653, sd 0.02, sqrt(1 + 1/3)
     half = 4.302653 * 0.02 * math.sqrt(4 / 3)
-    assert OTHERS.low == pytest.approx(0.82 - half, abs=1e-7)
-    assert OTHERS.high == pytest.approx(0.82 + half, abs=1e-7)
-    assert band([0.5, 0.5])[:2] == (0.5, 0.5)
-    assert band([]) is None
+    assert SEEDS.low == pytest.approx(0.82 - half, abs=1e-7)
+    assert SEEDS.high == pytest.approx(0.82 + half, abs=1e-7)
+    assert band([0.5, 0.5, 0.5])[:2] == (0.5, 0.5)
+
+
+def test_the_verdict_states_how_wide_the_band_is():
+    outcome = judge(compare(CHAIN, rebuilt(models__pretrain="x")), metric=0.82, seeds=SEEDS)
+    assert outcome.why == (
+        "the metric 0.8200 is within 0.7206 to 0.9194, a band 0.1987 wide where one more training falls with 95 % "
+        "(from 3 recorded seeds: 0.8000, 0.8200, 0.8400)"
+    )

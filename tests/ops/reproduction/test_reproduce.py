@@ -1,5 +1,6 @@
 """Rebuilding a model from nothing: the same where nothing is left to chance, and where chance entered, its stage."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import small_project
 import torch
 from safetensors.torch import save_file
 
+from rootstock import layout
 from rootstock.ops import dvc_lock
 from rootstock.ops.lineage import subject
 from rootstock.ops.reproduction import evidence, installed, outcome, reproduce, worktree
@@ -159,6 +161,48 @@ def test_an_error_inside_removes_the_worktree_and_a_kept_one_gives_way(tiny):
 def _fail_in_worktree(project: Path) -> None:
     with worktree.checkout(head(project), name="x", keep=False) as folder:
         raise RuntimeError("the old one is here" if (folder / "old").exists() else "the old one is gone")
+
+
+def test_the_revision_is_one_that_recorded_these_outputs_of_these_stages(tiny):
+    revisions = []
+    for stage, path in (("before", "a"), ("evaluate@full-0", "b"), ("evaluate@full-0", "a")):
+        lock = f"schema: '2.0'\nstages:\n  {stage}:\n    cmd: x\n    outs:\n    - path: {path}\n      md5: {'a' * 32}\n"
+        (tiny / "dvc.lock").write_text(lock)
+        revisions.append(small_project.commit(tiny, "The same hash"))
+    found = subject.Subject("full-0", "evaluate@full-0", dvc_lock.current(), None, [])
+    assert reproduce.locate(found).revision == revisions[-1]
+    small_project.run(tiny, "git", "reset", "--quiet", "--hard", revisions[1])
+    with pytest.raises(ValueError, match=r"found no commit whose dvc\.lock holds all outputs of evaluate@full-0"):
+        reproduce.locate(found)
+
+
+def test_the_noise_is_that_of_all_recorded_seeds_this_one_among_them(tiny):
+    values = {"full-0": 0.9, "full-1": 0.6, "full-2": 0.7, "fuller-0": 0.1, "linear-0": 0.2}
+    (tiny / "params.yaml").write_text("select: {metric: top1, view: center}\n")
+    lock = "schema: '2.0'\nstages:\n"
+    for replica, value in values.items():
+        path = tiny / layout.metrics(*replica.split("-"))
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"val": {"center": {"top1": {"value": value}}}}))
+        lock += f"  evaluate@{replica}:\n    cmd: x\n"
+    (tiny / "dvc.lock").write_text(lock)
+    revision = small_project.commit(tiny, "Five replicas")
+    origin = reproduce.Origin(revision, dvc_lock.at(revision), [])
+    metric, band = reproduce._metrics("evaluate@full-0", origin, tiny)
+    assert (metric, band.values) == (0.9, [0.9, 0.6, 0.7])
+    assert reproduce._metrics("evaluate@linear-0", origin, tiny) == (0.2, None)
+    assert reproduce._metrics("pretrain", origin, tiny) == (None, None)
+
+
+def test_the_committed_record_is_not_there_to_be_echoed(tiny):
+    made = "    cmd: test ! -e dvc.lock && touch out\n"
+    (tiny / "dvc.yaml").write_text(f"stages:\n  made:\n{made}    outs:\n    - out:\n        cache: false\n")
+    (tiny / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n  made:\n{made}  other:\n    cmd: x\n")
+    small_project.run(tiny, "dvc", "init", "-q")
+    revision = small_project.commit(tiny, "A record")
+    with worktree.checkout(revision, name="x", keep=False) as folder:
+        worktree.repro(folder, "made", num_stages=1, num_threads=None, say=print)
+        assert list(dvc_lock.current(folder)) == ["made"]
 
 
 def test_nothing_of_the_project_is_handed_on(tiny, monkeypatch):

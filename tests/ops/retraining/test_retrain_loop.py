@@ -150,7 +150,7 @@ def test_new_images_retrain_once_and_only_a_better_model_is_promoted(repository,
     *_, line = office.ledger(third)
     assert line["action"] == "refuse", said
     assert not line["verdict"]["checks"][0]["passed"]
-    assert "full-0 stays the champion" in said
+    assert "full-0 stayed the champion" in said
     champion = "models/champions/small.dvc"
     assert office.show(third, champion) == office.show("main", champion)
     assert "nothing to do" in office.retrain()

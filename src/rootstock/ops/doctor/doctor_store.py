@@ -149,7 +149,8 @@ def champions() -> Iterator[Finding]:
     for model in dict.fromkeys(line["model"] for line in lines):
         champion = promotion.champion(lines, model)
         if champion is None:
-            yield Finding("registry", model, OK, f"{model}: {len(lines)} decisions, no champion yet")
+            number = sum(line["model"] == model for line in lines)
+            yield Finding("registry", model, OK, f"{model}: {number} decisions, no champion yet")
             continue
         folder = layout.champion(model)
         if not folder.is_dir():

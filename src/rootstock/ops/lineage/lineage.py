@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
     stage: str
     command: str
-    revision: str | None  # of the run; of a data stage, the first whose dvc.lock has all its outputs; None: not committed
+    revision: str | None  # of the run; of a data stage, the first whose dvc.lock has all outputs; None: not committed
     is_dirty: bool | None  # whether the run's code differed from its revision; None for a data stage
     run_id: str | None  # MLflow's; None for a data stage
     params: dict[str, Any]

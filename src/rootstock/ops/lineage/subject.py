@@ -1,5 +1,6 @@
 """What a person means by a model: its stage, and the dvc.lock that recorded it, here or in git's history."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -46,14 +47,20 @@ class Subject(NamedTuple):
         return sorted(found, key=lambda record: place.get(record.name, len(ORDER)))
 
     def run(self, record: Record) -> dict | None:
-        """Return what reports/runs says of a stage that has a run; None where it has none, or the file is gone."""
+        """Return what reports/runs says of a stage that has a run.
+
+        None where it has none, or the file is gone or not the recorded one: it may be of another run.
+        """
         path = next((out for out in record.outs if Path(out).parent == RUNS), None)
         if path is None:
             return None
         if self.revision is None:
-            return json.loads(Path(path).read_text()) if Path(path).is_file() else None
-        data = dvc_lock.content(self.revision, path)
-        return None if data is None else json.loads(data)
+            data = Path(path).read_bytes() if Path(path).is_file() else None
+        else:
+            data = dvc_lock.content(self.revision, path)
+        if data is None or hashlib.md5(data, usedforsecurity=False).hexdigest() != record.outs[path]:
+            return None
+        return json.loads(data)
 
     def model(self) -> tuple[str, str] | None:
         """Return path and hash of the chain's last model; None where it makes none."""

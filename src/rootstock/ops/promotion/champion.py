@@ -23,6 +23,10 @@ class ChampionError(ValueError):
     """A champion that cannot be put into place; the message says what DVC said and what to do."""
 
 
+class MissingError(ChampionError):
+    """A champion whose files are nowhere to be had."""
+
+
 def trained_sums(shards: Path, splits: list[str]) -> set[str]:
     """Return the sha256 of every image that a model trained on these splits has seen."""
     index = read_table(shards / INDEX_NAME, INDEX, ["split", "gate", "sha256"])
@@ -30,21 +34,28 @@ def trained_sums(shards: Path, splits: list[str]) -> set[str]:
     return set(index["sha256"][index["split"].isin(splits) & ~index["gate"]])
 
 
-def pack(*, model: Path, shards: Path, serving: Serving) -> str:
+def pack(*, model: Path, model_hash: str, shards: Path, serving: Serving) -> str:
     """Copy a challenger's bundle aside, with how it is served and what it was trained on.
 
     Args:
         model: its folder in models/finetune.
+        model_hash: of that folder when it was judged.
         shards: what it was trained on.
 
     Returns:
         The hash of the packed folder, in DVC's form, by which `place` finds it.
+
+    Raises:
+        ChampionError: the folder is not the one that was judged.
     """
     packing = _packed("packing")
     shutil.rmtree(packing, ignore_errors=True)
     packing.mkdir(parents=True)
     for name in (bundle.WEIGHTS, bundle.MODEL):
         shutil.copyfile(model / name, packing / name)
+    found = fingerprint.dvc_hash(packing)
+    if found != model_hash:  # judging takes seconds, in which another `dvc repro` may write
+        raise ChampionError(f"{model}: found hash {found}, wanted {model_hash}, which was judged; run this again")
     write_json(packing / SERVING, serving.model_dump())
     splits = bundle.read_facts(packing)["trained_on"]["splits"]
     promotion.write_trained_on(packing / TRAINED_ON, trained_sums(shards, splits))
@@ -60,7 +71,8 @@ def place(model: str, bundle_hash: str) -> None:
     The folder comes from what `pack` laid aside, else from DVC's cache, else from DVC's remote.
 
     Raises:
-        ChampionError: it is in none of them, or DVC refused.
+        MissingError: it is in none of them.
+        ChampionError: DVC refused.
     """
     folder = layout.champion(model)
     if _hash(folder) != bundle_hash:
@@ -133,7 +145,7 @@ def _restore(folder: Path, bundle_hash: str) -> None:
         if problem is None and _hash(folder) == bundle_hash:
             return
         problems.append(f"  dvc {command}: {problem or 'brought other files'}")
-    raise ChampionError(
+    raise MissingError(
         f"{folder}: the champion of hash {bundle_hash} is neither here, nor in DVC's cache, nor in its remote; "
         "`dvc push` where it was promoted, then run this again\n" + "\n".join(problems)
     )

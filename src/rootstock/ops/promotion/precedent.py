@@ -4,10 +4,15 @@ from rootstock.config.promote import Promote
 from rootstock.schema import promotion as ledger
 
 
-def decided(lines: list[dict], line: dict, limits: Promote) -> dict | None:
-    """Find the line that already says what would be decided now, and say so."""
+def decided(lines: list[dict], line: dict, limits: Promote, *, is_served_alike: bool) -> dict | None:
+    """Find the line that already says what would be decided now, and say so.
+
+    Args:
+        line: as far as it is known before the decision.
+        is_served_alike: whether champion and challenger decode and view images alike: if not, equal weights may differ.
+    """
     champion = line["champion_before"]
-    if champion is not None and champion["dvc_hash"] == line["challenger"]["dvc_hash"]:
+    if is_served_alike and champion is not None and champion["dvc_hash"] == line["challenger"]["dvc_hash"]:
         known = promoting(lines, line["model"], champion)
         print(f"{line['challenger']['replica']} is the champion already: line {known['number']}; nothing to decide")
         return known
@@ -30,7 +35,7 @@ def failed_latency_alone(line: dict) -> bool:
 
 def _question(line: dict, limits: dict) -> tuple:
     """What makes two decisions one: asked again, the answer would be the same, or another by chance."""
-    champion = line["champion_before"]
+    champion = line["champion_before"] if line["reason"] is None else None  # a reason: it was lost, and not compared
     return (
         line["model"], line["challenger"]["dvc_hash"], champion and champion["bundle_hash"], line["data"]["shards"],
         line["data"]["view"], limits,
@@ -57,14 +62,3 @@ def promoting(lines: list[dict], model: str, champion: dict) -> dict:
     ]
     assert found, f"no line promoted {champion}"
     return found[-1]
-
-
-def reigns(lines: list[dict], model: str) -> list[dict]:
-    """Return the champions that a rollback may go back through, the present one last."""
-    reigns: list[dict] = []
-    for line in lines:
-        if line["model"] == model and line["action"] == ledger.PROMOTE:
-            reigns.append(line["champion_after"])
-        elif line["model"] == model and line["action"] == ledger.ROLLBACK:
-            reigns.pop()
-    return reigns

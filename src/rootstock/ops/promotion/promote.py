@@ -8,13 +8,14 @@ is done twice.
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rootstock import layout
 from rootstock.config.load import load_section
 from rootstock.config.promote import Promote
 from rootstock.evaluation import gate
+from rootstock.evaluation.serving import Serving
 from rootstock.ops.locks import stage_lock
 from rootstock.ops.promotion import challenger as challengers
 from rootstock.ops.promotion import champion as champions
@@ -24,32 +25,44 @@ from rootstock.ops.store import StoreError
 from rootstock.schema import promotion as ledger
 from rootstock.schema.contract import read_json, write_json
 
+WAY_OUT = (
+    'or, where nobody has it: `rootstock promote --without-champion "why"` judges the challenger against nobody, and '
+    "the ledger says so"
+)
+
 
 class PromotionError(ValueError):
     """A promotion or rollback that cannot be made; the message says why and what to do."""
 
 
-def promote() -> dict:
+def promote(*, without_champion: str | None = None) -> dict:
     """Judge the selected replica against the champion; it takes the champion's place where it is shown to be better.
 
     The decision is printed, and what had to be mended before it.
+
+    Args:
+        without_champion: in a person's words, why a champion whose files are nowhere to be had shall not be compared
+            with; None: it must be had.
 
     Returns:
         The ledger's line; an old one, and nothing is written, where the same was decided before.
 
     Raises:
-        ValueError: an experiment asks, the tree is half reproduced, or the champion cannot be brought back.
+        ValueError: an experiment asks, the tree is half reproduced, the champion cannot be brought back, or one that
+            is here shall be passed over.
         FileNotFoundError: nothing has been reproduced yet.
     """
     with _alone("promote"):
         limits = load_section(layout.PARAMS, Promote, "promote")
-        lines = _begin(limits.model)
+        lines, is_lost = _begin(limits.model, without_champion=without_champion)
         champion = ledger.champion(lines, limits.model)
         challenger = challengers.find()
-        folder = layout.champion(limits.model) if champion else None
+        serving = gate_run.serving_of(challenger, challengers.SHARDS)
+        folder = layout.champion(limits.model) if champion and not is_lost else None
         images = gate_run.choose(challenger, shards=challengers.SHARDS, champion=folder)
         line = _line(lines, limits.model) | {
             "challenger": challenger.record,
+            "reason": without_champion,
             "data": {
                 "shards": challenger.shards_hash,
                 "manifest": challenger.manifest_hash,
@@ -59,7 +72,8 @@ def promote() -> dict:
                 "keys_sha256": images.keys_sha256,
             },
         }
-        decided = precedent.decided(lines, line, limits)
+        is_served_alike = folder is not None and champions.read_serving(folder) == serving
+        decided = precedent.decided(lines, line, limits, is_served_alike=is_served_alike)
         if decided is not None and not precedent.failed_latency_alone(decided):
             return decided
         verdict = gate_run.judge(
@@ -79,9 +93,7 @@ def promote() -> dict:
             ledger.append(layout.PROMOTIONS, line)
             print(describe(line))
             return line
-        serving = gate_run.serving_of(challenger, challengers.SHARDS)
-        packed = champions.pack(model=challenger.model, shards=challengers.SHARDS, serving=serving)
-        after = {**challenger.record, "bundle_hash": packed}
+        after = {**challenger.record, "bundle_hash": _pack(challenger, serving)}
         return _carry_out(line | {"action": ledger.PROMOTE, "champion_after": after})
 
 
@@ -103,7 +115,7 @@ def rollback(*, reason: str | None) -> dict:
         if completed is not None and completed["action"] == ledger.ROLLBACK:
             return completed  # what was asked for again, not a second one
         lines = ledger.read(layout.PROMOTIONS)
-        reigns = precedent.reigns(lines, model)
+        reigns = ledger.reigns(lines, model)
         if len(reigns) < 2:
             found = f"{reigns[0]['replica']} alone" if reigns else "no champion"
             raise PromotionError(
@@ -124,20 +136,24 @@ def describe(line: dict) -> str:
     before = line["champion_before"]
     checks = [gate.Check(**check) for check in line["verdict"]["checks"]]
     verdict = gate.Verdict(line["verdict"]["promoted"], checks, line["verdict"]["evidence"])
-    names = {"challenger": line["challenger"]["replica"], "champion": before and f"{before['replica']}, the champion"}
+    compared = before if line["reason"] is None else None
+    champion = compared and f"{compared['replica']}, the champion"
+    names = {"challenger": line["challenger"]["replica"], "champion": champion}
     if "num_classes" in verdict.evidence:
         text = gate.describe(verdict, **names)
     else:  # too few images to be judged at all
         text = f"{names['challenger']} against {names['champion'] or 'nobody'}: refused\n  {checks[0].text}"
+    if before is not compared:
+        text += f"\nnot compared with {before['replica']}, the champion, whose files are lost: {line['reason']}"
     return f"{text}\n{line['model']}: {_outcome(line)}; {where}"
 
 
 def _outcome(line: dict) -> str:
     if line["action"] == ledger.REFUSE:
         champion = line["champion_before"]
-        return f"{champion['replica']} stays the champion" if champion else "still without a champion"
+        return f"{champion['replica']} stayed the champion" if champion else "still without a champion"
     version = f"version {line['version']}" if line["version"] else "not yet registered"
-    return f"{line['champion_after']['replica']} is the champion, {version}"
+    return f"{line['champion_after']['replica']} became the champion, {version}"
 
 
 @contextmanager
@@ -153,16 +169,52 @@ def _alone(action: str) -> Iterator[None]:
         yield
 
 
-def _begin(model: str) -> list[dict]:
-    """Complete what was interrupted, and make folder and registry follow the ledger; return its lines."""
+def _begin(model: str, *, without_champion: str | None) -> tuple[list[dict], bool]:
+    """Complete what was interrupted, and make folder and registry follow the ledger.
+
+    Returns:
+        The ledger's lines, and whether the champion is lost.
+    """
     _complete_pending()
     lines = ledger.read(layout.PROMOTIONS)
-    champion = ledger.champion(lines, model)
+    champion, is_lost = ledger.champion(lines, model), False
     if champion is None:
         _withdraw(model)
     else:
+        try:
+            _follow(model, champion, lines, say=True)
+        except champions.MissingError as error:
+            is_lost = not _make_again(model, champion, lines)
+            if is_lost and without_champion is None:
+                raise champions.MissingError(f"{error}\n{WAY_OUT}") from None
+    if without_champion is not None and not is_lost:
+        found = f"{champion['replica']}, the champion, whole" if champion else "no champion in the ledger"
+        raise PromotionError(
+            f"--without-champion: {layout.champion(model)}: found {found}, wanted one whose files are lost; run "
+            "`rootstock promote`"
+        )
+    if is_lost:
+        print(f"WARNING: {champion['replica']}, the champion, is lost; judging against nobody", file=sys.stderr)
+    return lines, is_lost
+
+
+def _make_again(model: str, champion: dict, lines: list[dict]) -> bool:
+    """Put a lost champion back where the challenger is the same model, byte for byte; return whether it was."""
+    challenger = challengers.find()
+    packed = None
+    if challenger.record["dvc_hash"] == champion["dvc_hash"]:
+        packed = _pack(challenger, gate_run.serving_of(challenger, challengers.SHARDS))
+    if packed == champion["bundle_hash"]:
+        print(f"{champion['replica']}, the champion, was lost; what was reproduced here is the same to the byte")
         _follow(model, champion, lines, say=True)
-    return lines
+    champions.forget_packed()
+    return packed == champion["bundle_hash"]
+
+
+def _pack(challenger: challengers.Challenger, serving: Serving) -> str:
+    return champions.pack(
+        model=challenger.model, model_hash=challenger.record["dvc_hash"], shards=challengers.SHARDS, serving=serving
+    )
 
 
 def _line(lines: list[dict], model: str) -> dict:
@@ -206,7 +258,14 @@ def _complete_pending() -> dict | None:
 
 def _complete(line: dict, lines: list[dict]) -> dict:
     """Carry out a decided change of champion; each step finds out for itself whether it was done before."""
-    version = _follow(line["model"], line["champion_after"], [*lines, line], say=False)
+    try:
+        version = _follow(line["model"], line["champion_after"], [*lines, line], say=False)
+    except champions.MissingError:
+        _forget()  # else every later promotion and rollback would stop at this one
+        if line["champion_before"] is not None:
+            with suppress(champions.ChampionError):
+                champions.place(line["model"], line["champion_before"]["bundle_hash"])
+        raise
     line = line | {"version": version}
     ledger.append(layout.PROMOTIONS, line)
     _forget()

@@ -14,6 +14,7 @@ DATA_STAGES = ("fetch", "manifest", "stats", "shards")
 # times and machines, so other bytes every time
 ALWAYS_DIFFERS = Path("reports/runs")
 LEVEL = 0.95
+MIN_SEEDS = 3  # from two, Student's t is 12.7: a band that would excuse nearly everything
 
 
 class Difference(NamedTuple):
@@ -26,7 +27,7 @@ class Difference(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Where one more seed's metric falls with 95 %, from the other seeds' values."""
+    """Where one more training's metric falls with 95 %, from the recorded seeds' values."""
 
     low: float
     high: float
@@ -76,12 +77,12 @@ def num_compared(chain: Sequence[Record]) -> int:
 
 
 def band(values: Sequence[float]) -> Band | None:
-    """Return the 95 % predictive interval of one more value; None from fewer than two.
+    """Return the 95 % predictive interval of one more value; None from fewer than `MIN_SEEDS`.
 
     Source: Student's t with k − 1 degrees of freedom, mean ± t·sd·sqrt(1 + 1/k).
     """
     k = len(values)
-    if k < 2:
+    if k < MIN_SEEDS:
         return None
     half = float(t.ppf((1 + LEVEL) / 2, k - 1)) * statistics.stdev(values) * (1 + 1 / k) ** 0.5
     mean = statistics.fmean(values)
@@ -94,7 +95,8 @@ def judge(differences: Sequence[Difference], *, metric: float | None, seeds: Ban
     Args:
         differences: what `compare` returned.
         metric: the rebuilt model's, on the images that chose it; None where the chain ends before an evaluation.
-        seeds: of the recorded metrics of the same strategy's other seeds; None where there are fewer than two.
+        seeds: of the recorded metrics of the same strategy's seeds, this replica's own among them; None where they are
+            too few.
     """
     differences = list(differences)
     if not differences:
@@ -105,10 +107,13 @@ def judge(differences: Sequence[Difference], *, metric: float | None, seeds: Ban
     if metric is None:
         return Outcome("differs", first, differences, "the chain has no evaluation, so no metric to compare with noise")
     if seeds is None:
-        why = "fewer than two other seeds of this strategy are recorded, so their noise is not known"
+        why = f"fewer than {MIN_SEEDS} seeds of this strategy are recorded, so their noise is not known"
         return Outcome("differs", first, differences, why)
-    where = f"the metric {metric:.4f} is %s {seeds.low:.4f} to {seeds.high:.4f}, where one more seed falls with 95 %%"
-    where += f" (from {len(seeds.values)} other seeds: {', '.join(f'{value:.4f}' for value in seeds.values)})"
+    where = (
+        f"the metric {metric:.4f} is %s {seeds.low:.4f} to {seeds.high:.4f}, a band {seeds.high - seeds.low:.4f} wide"
+    )
+    where += f" where one more training falls with 95 %% (from {len(seeds.values)} recorded seeds: "
+    where += f"{', '.join(f'{value:.4f}' for value in seeds.values)})"
     if seeds.low <= metric <= seeds.high:
         return Outcome("within seed noise", first, differences, where % "within")
     return Outcome("differs", first, differences, where % "outside")

@@ -152,7 +152,10 @@ def _num_threads(chain: Sequence[Record], revision: str) -> int | None:
 
 
 def _metrics(stage: str, origin: Origin, folder: Path) -> tuple[float | None, Band | None]:
-    """The rebuilt model's metric, and where one more seed of its strategy falls; by what `select` chooses with."""
+    """The rebuilt model's metric, and where one more training of its strategy falls; by what `select` chooses with.
+
+    The recorded replica is one of the seeds: were all of them drawn from the same noise, so was the rebuilt one.
+    """
     if not stage.startswith("evaluate@"):
         return None, None
     select = parse(Select, _params(origin.revision)["select"], where=f"{origin.revision[:DIGITS]}: select")
@@ -160,17 +163,15 @@ def _metrics(stage: str, origin: Origin, folder: Path) -> tuple[float | None, Ba
     def number(data: bytes) -> float:
         return json.loads(data)["val"][select.view][select.metric]["value"]
 
-    own = stage.partition("@")[2]
-    strategy = own.rpartition("-")[0]
-    others = []
+    strategy, _, own = stage.partition("@")[2].rpartition("-")
+    recorded = []
     for name in origin.records:
-        replica = name.partition("@")[2]
-        if name.startswith("evaluate@") and replica != own and replica.rpartition("-")[0] == strategy:
-            seed = int(replica.rpartition("-")[2])
-            data = dvc_lock.content(origin.revision, layout.metrics(strategy, seed))
-            others += [number(data)] if data is not None else []
-    rebuilt = folder / layout.metrics(strategy, int(own.rpartition("-")[2]))
-    return number(rebuilt.read_bytes()), band(others)
+        kind, _, seed = name.rpartition("-")
+        if kind == f"evaluate@{strategy}":
+            data = dvc_lock.content(origin.revision, layout.metrics(strategy, int(seed)))
+            recorded += [number(data)] if data is not None else []
+    rebuilt = folder / layout.metrics(strategy, int(own))
+    return number(rebuilt.read_bytes()), band(recorded)
 
 
 def _packages(differences: list[str]) -> list[str]:

@@ -121,6 +121,7 @@ def repro(folder: Path, target: str, *, num_stages: int, num_threads: int | None
         ValueError: a stage failed; with the end of what it printed.
     """
     log = folder.parent / LOG
+    (folder / layout.DVC_LOCK).unlink(missing_ok=True)  # what it holds afterwards was made here, never read from git
     env = environment(folder, num_threads=num_threads)
     dvc = [sys.executable, "-m", "dvc"]
     cache = [*dvc, "config", "--quiet", "--local", "cache.dir", str(folder / ".dvc/cache")]

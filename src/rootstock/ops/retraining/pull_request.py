@@ -24,8 +24,15 @@ ABSENT = "–"
 JUDGED = ("val", "test")
 
 
-def title(line: dict) -> str:
-    """Write the commit's first line from the ledger's line: the decision, and accuracies on the same images."""
+def title(line: dict, *, is_new: bool) -> str:
+    """Write the commit's first line from the ledger's line: the decision, and accuracies on the same images.
+
+    Args:
+        is_new: whether HEAD's ledger lacks the line; else the retraining decided nothing, and nothing may sound so.
+    """
+    if not is_new:
+        decided = f"line {line['number']} of {layout.PROMOTIONS} had decided on it"
+        return f"[retrain] {line['challenger']['replica']} again: {decided}"
     verb = "Promote" if line["action"] == ledger.PROMOTE else "Refuse"
     judged = line["verdict"]["evidence"]
     models = [judged.get(key) for key in ("champion", "challenger")]
@@ -34,17 +41,40 @@ def title(line: dict) -> str:
     return f"[retrain] {verb} {line['challenger']['replica']}: {shown} on {line['data']['split']}"
 
 
-def text(line: dict, *, branch: str, others: list[str]) -> str:
+def is_new(line: dict) -> bool:
+    """Whether a ledger's line is not yet in HEAD's ledger."""
+    committed = dvc_lock.content("HEAD", layout.PROMOTIONS) or b""
+    return line not in [json.loads(one) for one in committed.splitlines()]
+
+
+def no_decision(stages: list[str]) -> tuple[str, str]:
+    """Return title and text where stages ran again and made what HEAD has: only dvc.lock is new.
+
+    Args:
+        stages: those that ran.
+    """
+    listed = "".join(f"- `{name}`\n" for name in stages)
+    return (
+        f"[retrain] No result changed, nothing decided: {layout.DVC_LOCK} alone",
+        "Something that these stages depend on has changed, but what they made is as HEAD has it, byte for byte:\n\n"
+        f"{listed}\n"
+        f"So nothing was judged, and the champion stays. `{layout.DVC_LOCK}` now says what the results were made from: "
+        "once it is merged, a retraining has no reason to run these stages again.",
+    )
+
+
+def text(line: dict, *, is_new: bool, branch: str, others: list[str]) -> str:
     """Compose the pull request's text, in Markdown.
 
     Args:
         line: the ledger's.
+        is_new: whether HEAD's ledger lacks the line.
         branch: the retraining's own.
         others: retrainings that the remote has besides, not merged.
     """
     parts = [
         "## Decision",
-        f"```\n{promote.describe(line)}\n```",
+        f"```\n{promote.describe(line)}\n```" if is_new else _decided_before(line),
         f"## Metrics\n\n{metrics()}",
         f"## Data\n\n{data()}",
         f"## Report\n\n{_report(branch)}",
@@ -56,6 +86,14 @@ def text(line: dict, *, branch: str, others: list[str]) -> str:
             "Merge one only: each adds a line to the ledger."
         )
     return "\n\n".join(parts)
+
+
+def _decided_before(line: dict) -> str:
+    # an old line in full would name the champion of that day as today's
+    champion = ledger.champion(ledger.read(layout.PROMOTIONS), line["model"])
+    today = f"`{champion['replica']}` is the champion" if champion else "there is no champion"
+    decided = f"{line['action']} `{line['challenger']['replica']}`"
+    return f"None: line {line['number']} of `{layout.PROMOTIONS}` ({decided}) had decided on it. Today {today}."
 
 
 def data() -> str:
@@ -90,13 +128,16 @@ def metrics() -> str:
 def propose(branch: str) -> str:
     """Open the pull request of a pushed branch where GitHub's command line can; return what was done, or how to do it.
 
-    A pull request that exists, open or closed, is left as it is.
+    A pull request of the same commit, open or closed, is left as it is. One of another commit is not this one's: a
+    branch's name comes back where it was merged and deleted.
     """
     if not shutil.which("gh") or not {"GH_TOKEN", "GITHUB_TOKEN"} & os.environ.keys():
         return f"`gh` with a token was not found, so no pull request: open one for {branch}, its commit has the text"
-    known = _gh("pr", "list", "--head", branch, "--state", "all", "--json", "url", "--jq", ".[].url")
-    if known:
-        return f"pull request {known}"
+    known = json.loads(_gh("pr", "list", "--head", branch, "--state", "all", "--json", "url,headRefOid"))
+    made = branches.pushed(branch)
+    for request in known:
+        if request["headRefOid"] == made:
+            return f"pull request {request['url']}"
     name, body = branches.message(branch)
     return f"pull request {_gh('pr', 'create', '--head', branch, '--title', name, '--body', body)}"
 

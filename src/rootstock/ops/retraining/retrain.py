@@ -1,27 +1,35 @@
 """The scheduled loop: new images in, a judged model out as a branch to merge; nothing where nothing changed.
 
 Every step finds out for itself whether it was done before, so whatever ends a retraining, the same command completes
-it. Data are pushed before the branch that names them. HEAD and the files of the checkout end as they began.
+it. Data are pushed before the branch that names them. HEAD stays; once the branch holds what was made, the files that
+git tracks are as HEAD has them.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rootstock import layout
+from rootstock.config.load import load_section
+from rootstock.config.promote import Promote
 from rootstock.ops import dvc_lock, mend, recheck
 from rootstock.ops.explanation import dvc_status
+from rootstock.ops.fingerprint import MADE_BY_REPRO
 from rootstock.ops.locks import stage_lock
+from rootstock.ops.promotion import champion as champions
 from rootstock.ops.promotion import promote
 from rootstock.ops.retraining import branch as branches
 from rootstock.ops.retraining import pull_request
+from rootstock.schema import promotion as ledger
 
 VARIABLE = "ROOTSTOCK_REMOTE"
 # neither in git nor in DVC, so a fresh clone never has it: its absence alone is no reason to train
-PAGE = "report"
+REPORT_STAGE = "report"
 RUNS = layout.run("any").parent
+# what says how results were made, not what they are
+UNJUDGED = (str(layout.DVC_LOCK), str(layout.PARAMS), str(RUNS))
 NUM_SHOWN = 5
 
 Say = Callable[[str], None]
@@ -58,36 +66,74 @@ def _retrain(remote: str, *, say: Say) -> int:
     if status:
         return status
     stale = _stale()
-    if not stale and not _new_results():
+    if not stale and not _new_records():
         say("nothing to do: every result belongs to the present data, code and parameters, and HEAD has them")
         return 0
     branch = branches.name()
-    if branches.is_pushed(branch):
+    if branches.pushed(branch):
         if lock_was_committed and _lock_bytes() is not None:
             branches.restore([str(layout.DVC_LOCK)])
+        elif made := branches.left(branch):
+            branches.put_back(made)
         say(f"nothing to do: {branches.REMOTE} has {branch}, made from this very state; merge it, or keep it to refuse")
         say(pull_request.propose(branch))
         return 0
     say(f"to run: {_listed(stale)}" if stale else "to run: nothing; a retraining goes on that was not pushed")
+    _need_champion()
     status = _dvc("repro")
     if status:
         say(f"dvc repro ended with status {status}; nothing was pushed, and the same command goes on from there")
         return status
-    if not _new_results():
-        status = _push(remote, say=say)
-        branches.restore([str(layout.DVC_LOCK), str(RUNS)])
-        say("what was missing is made again, with the results that HEAD has: no branch")
-        return status
-    return _publish(branch, remote, say=say)
+    return _conclude(branch, remote, say=say)
 
 
-def _publish(branch: str, remote: str, *, say: Say) -> int:
-    """Judge the challenger, then push: data first, so that no revision names data that nobody has."""
+def _conclude(branch: str, remote: str, *, say: Say) -> int:
+    """Make a branch of what was reproduced, where it says anything that HEAD does not."""
+    if _new_results():
+        title, text = _judge(branch)
+        return _publish(branch, remote, f"{title}\n\n{text}\n", paths=MADE_BY_REPRO, say=say)
+    changed = _new_records()
+    if changed:
+        title, text = pull_request.no_decision(changed)
+        return _publish(branch, remote, f"{title}\n\n{text}\n", paths=UNJUDGED, say=say)
+    status = _push(remote, say=say)
+    branches.restore([str(layout.DVC_LOCK), str(RUNS)])
+    say("what was missing is made again, with the results that HEAD has: no branch")
+    return status
+
+
+def _need_champion() -> None:
+    """Bring the ledger's champion here: without it nothing can be judged, and training takes hours.
+
+    Raises:
+        ValueError: it is nowhere to be had.
+    """
+    model = load_section(layout.PARAMS, Promote, "promote").model
+    champion = ledger.champion(ledger.read(layout.PROMOTIONS), model)
+    if champion is None:
+        return
+    try:
+        champions.place(model, champion["bundle_hash"])
+    except champions.MissingError as error:
+        branches.restore([f"{layout.champion(model)}.dvc"])  # rewritten in the attempt; the next `git pull` would stop
+        raise champions.MissingError(
+            f"{error}\nnothing was trained; where nobody has it: `dvc repro`, then `rootstock promote`, which makes "
+            "it again of an equal model or says how to judge without it; commit what that wrote, and `dvc push`"
+        ) from None
+
+
+def _judge(branch: str) -> tuple[str, str]:
+    """Judge the challenger; return the commit's title and text."""
     line = promote.promote()
-    say(promote.describe(line))
-    text = pull_request.text(line, branch=branch, others=branches.others(branch))
-    made = branches.commit(branch, f"{pull_request.title(line)}\n\n{text}\n")
-    say(f"committed {made[:12]} as {branch}: {pull_request.title(line)}")
+    is_new = pull_request.is_new(line)
+    text = pull_request.text(line, is_new=is_new, branch=branch, others=branches.others(branch))
+    return pull_request.title(line, is_new=is_new), text
+
+
+def _publish(branch: str, remote: str, message: str, *, paths: Sequence[str], say: Say) -> int:
+    """Commit, then push: data first, so that no revision names data that nobody has."""
+    made = branches.commit(branch, message, paths=paths)
+    say(f"committed {made[:12]} as {branch}: {message.splitlines()[0]}")
     status = _push(remote, say=say)
     if status:
         return status
@@ -107,11 +153,11 @@ def _foresee(remote: str | None, *, say: Say) -> int:
             say("would run what depends on it, judge, push data and a branch")
             return 0
     stale = _stale()
-    if not stale and not _new_results():
+    if not stale and not _new_records():
         say("nothing to do")
         return 0
     branch = branches.name()
-    if branches.is_pushed(branch):
+    if branches.pushed(branch):
         say(f"nothing to do: {branches.REMOTE} has {branch}")
         return 0
     say(f"would run {_listed(stale)}" if stale else "would run nothing")
@@ -186,22 +232,38 @@ def _dvc(*arguments: str) -> int:
 
 
 def _stale() -> list[str]:
-    return [name for name, stage in dvc_status.look(Path()).stages.items() if stage.is_stale and name != PAGE]
+    return [name for name, stage in dvc_status.look(Path()).stages.items() if stage.is_stale and name != REPORT_STAGE]
 
 
 def _new_results() -> bool:
     """Whether dvc.lock holds other results than HEAD's; times and machines, which always differ, do not count."""
-    committed = dvc_lock.content("HEAD", layout.DVC_LOCK)
-    if committed is None:
-        return True
-    return _results(dvc_lock.current()) != _results(dvc_lock.at("HEAD"))
+    here, committed = _records()
+    return _all_results(here) != _all_results(committed)
 
 
-def _results(records: dict[str, dvc_lock.Record]) -> dict[str, str]:
+def _new_records() -> list[str]:
+    """Return the stages that dvc.lock records otherwise than HEAD's: other results, or equal ones of other inputs."""
+    here, committed = ({name: _facts(record) for name, record in records.items()} for records in _records())
+    names = dict.fromkeys([*here, *committed])
+    return [name for name in names if name != REPORT_STAGE and here.get(name) != committed.get(name)]
+
+
+def _records() -> tuple[dict[str, dvc_lock.Record], dict[str, dvc_lock.Record]]:
+    is_committed = dvc_lock.content("HEAD", layout.DVC_LOCK) is not None
+    return dvc_lock.current(), dvc_lock.at("HEAD") if is_committed else {}
+
+
+def _facts(record: dvc_lock.Record) -> tuple:
+    return record.command, record.deps, record.params, _results(record)
+
+
+def _results(record: dvc_lock.Record) -> dict[str, str]:
     left_out = (f"{RUNS}/", str(layout.REPORT))
-    return {
-        path: md5 for record in records.values() for path, md5 in record.outs.items() if not path.startswith(left_out)
-    }
+    return {path: md5 for path, md5 in record.outs.items() if not path.startswith(left_out)}
+
+
+def _all_results(records: dict[str, dvc_lock.Record]) -> dict[str, str]:
+    return {path: md5 for record in records.values() for path, md5 in _results(record).items()}
 
 
 def _lock_bytes() -> bytes | None:
