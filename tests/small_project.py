@@ -107,7 +107,7 @@ def clone(repository: Path, folder: Path) -> Path:
         ["git", "-C", str(repository), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         check=True, capture_output=True, text=True,
     ).stdout.split("\0")  # fmt: skip
-    made_elsewhere = ("reports/", "dvc.lock")
+    made_elsewhere = ("reports/", "models/", "dvc.lock")  # a reproduction here must not show there
     for name in filter(None, names):
         if not name.startswith(made_elsewhere) and (repository / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -389,7 +389,8 @@ def test_unsent_journals(project):
 
 def test_registry_and_ledger(tracked, monkeypatch):
     champion = {"replica": "full-0", "bundle_hash": "a" * 32 + ".dir"}
-    monkeypatch.setattr(promotion, "read", lambda path: [{"model": "flowers", "champion_after": champion}])
+    line = {"model": "flowers", "action": promotion.PROMOTE, "champion_after": champion}
+    monkeypatch.setattr(promotion, "read", lambda path: [line])
     layout.champion("flowers").mkdir(parents=True)
     assert "alias champion is at no version" in only(doctor_store.champions(), WARN).text
     sql(
